@@ -80,7 +80,7 @@ class Limits:
     max_score_logprobs: int = 200_000
     """Log-probabilities in one answer of Score: those of tokens and of their alternatives."""
     max_messages: int = 20_000
-    """Messages of one conversation, and tool calls in it."""
+    """Messages of one conversation, tool calls in it, and parts of its messages."""
     max_licenses: int = 1000
     """License texts of a model to create. Each becomes a file of the store."""
     max_model_files: int = 2_000

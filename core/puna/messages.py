@@ -1,6 +1,6 @@
 """The parts of a conversation, independent of any wire format. Prompts, serving and rpc share them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,9 @@ class Message:
     thinking: str = ""
     media: tuple[bytes, ...] = ()
     """Images and sounds."""
+    media_at: tuple[int, ...] = ()
+    """The place of each of the media: an offset in `content`, in ascending order. Empty: the prompt's format places
+    them."""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_name: str = ""
     tool_call_id: str = ""
@@ -59,6 +62,11 @@ class Message:
         if not self.role.islower():
             # The only way to set a field of a frozen dataclass.
             object.__setattr__(self, "role", self.role.lower())
+
+    def with_content(self, content: str, removed: int = 0) -> "Message":
+        """Return the message with other text: its own, without the first `removed` characters and some of its end."""
+        places = tuple([min(max(at - removed, 0), len(content)) for at in self.media_at])
+        return replace(self, content=content, media_at=places)
 
 
 @dataclass(frozen=True, slots=True)

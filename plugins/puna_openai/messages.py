@@ -79,8 +79,17 @@ def _content(message: ChatMessage, *, vision: bool, audio: bool) -> str | list[P
     if not message.media:
         # OpenAI's API wants null, and not an empty text, beside tool calls.
         return message.content or (None if message.tool_calls else "")
-    parts: list[Part] = [{"type": "text", "text": message.content}] if message.content else []
-    return parts + [_medium(data, vision=vision, audio=audio) for data in message.media]
+    # Without places, media follow the text.
+    places = message.media_at or (len(message.content),) * len(message.media)
+    parts: list[Part] = []
+    for begin, end, data in zip((0, *places), places, message.media, strict=False):
+        parts += _text(message.content[begin:end])
+        parts.append(_medium(data, vision=vision, audio=audio))
+    return parts + _text(message.content[places[-1] :])
+
+
+def _text(text: str) -> list[Part]:
+    return [{"type": "text", "text": text}] if text else []
 
 
 def _medium(data: bytes, *, vision: bool, audio: bool) -> Part:

@@ -124,6 +124,30 @@ def test_every_picture_of_a_conversation_counts(seeing):
     assert seeing.json("/api/chat", request)["prompt_eval_count"] == 1 + len("what sohillthen  it so") + 2 * 16
 
 
+def test_parts_keep_their_order_over_grpc_and_rest(seeing):
+    """Ollama's own format has a marker for the same order."""
+    options = {"sampling": {"temperature": 0, "max_output_tokens": 6}, "runtime": {"threads": 1}}
+    parts = [{"text": "what "}, {"media": {"data": png(1)}}, {"text": " this"}]
+    with grpc.insecure_channel(seeing.grpc) as channel:
+        chats = chat_pb2_grpc.ChatServiceStub(channel)
+        asked = chat_pb2.ChatRequest(model="seer", messages=[{"role": "user", "parts": parts}], options=options)
+        answer = chats.Chat(asked, timeout=60)
+        asked.render_only = True
+        assert chats.Chat(asked, timeout=60).rendered.text == "what [img-0] this so"
+        asked.messages[0].content = "both"
+        with pytest.raises(grpc.RpcError) as caught:
+            chats.Chat(asked, timeout=60)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "messages[0].parts stands in place of content and media" in caught.value.details()
+    marked = {"role": "user", "content": "what [img] this", "images": [text64(png(1))]}
+    native = seeing.json("/api/chat", {"model": "seer", "messages": [marked], "options": OPTIONS, "stream": False})
+    assert native["message"]["content"] == answer.message.content
+    source = {"type": "base64", "media_type": "image/png", "data": text64(png(1))}
+    blocks = [{"type": "text", "text": "what "}, {"type": "image", "source": source}, {"type": "text", "text": " this"}]
+    body = {"model": "seer", "messages": [{"role": "user", "content": blocks}], "temperature": 0, "max_tokens": 6}
+    assert seeing.json("/v1/messages", body)["content"][0]["text"] == answer.message.content
+
+
 def test_over_grpc(seeing):
     with grpc.insecure_channel(seeing.grpc) as channel:
         answers = generate_pb2_grpc.GenerateServiceStub(channel)

@@ -24,6 +24,8 @@ class ChatMessage:
     thinking: str = ""
     media: tuple[bytes, ...] = ()
     """Images and sounds, as the content of their files."""
+    media_at: tuple[int, ...] = ()
+    """The place of each of the media: an offset in `content`, in ascending order. Empty: the backend places them."""
     tool_calls: tuple[ChatToolCall, ...] = ()
     tool_name: str = ""
     """The tool whose result this is, in a message of the role "tool"."""

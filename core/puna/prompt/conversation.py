@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from puna.errors import InvalidRequestError
 from puna.messages import Message
+from puna.prompt import media_markers
 from puna.prompt.go_template.thinking import ThinkingParser
 
 
@@ -28,32 +29,29 @@ def strip_old_thinking(messages: Sequence[Message]) -> list[Message]:
     # Without a user message nothing is removed.
     last = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
     return [
-        # The parser that reads answers also cuts them: both know the tags and the white space around them.
-        replace(message, content=ThinkingParser("<think>", "</think>").feed(message.content).content)
-        if message.role == "assistant" and i < last
-        else message
+        _without_thinking(message) if message.role == "assistant" and i < last else message
         for i, message in enumerate(messages)
     ]
+
+
+def _without_thinking(message: Message) -> Message:
+    # The parser that reads answers also cuts them: both know the tags and the white space around them.
+    content = ThinkingParser("<think>", "</think>").feed(message.content).content
+    return message.with_content(content, len(message.content) - len(content))
 
 
 def mark_media(messages: Sequence[Message], first: int = 0) -> list[Message]:
     """Return messages with a marker `[img-N]` for each image, N counting from `first`.
 
-    The markers take the place of each `[img]` in the content; the others go in front of it.
+    puna.prompt.media_markers says where.
     """
     marked: list[Message] = []
     number = first
     for message in messages:
-        prefix, content = "", message.content
-        for _ in message.media:
-            mark = f"[img-{number}]"
-            number += 1
-            # The client may have placed the image in its text. Each marker takes the next image.
-            if "[img]" in content:
-                content = content.replace("[img]", mark, 1)
-            else:
-                prefix += mark
-        marked.append(replace(message, content=prefix + content) if message.media else message)
+        if message.media:
+            message = replace(message, content="".join(media_markers.marked(message, number)), media_at=())
+            number += len(message.media)
+        marked.append(message)
     return marked
 
 

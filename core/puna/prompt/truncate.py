@@ -6,7 +6,7 @@ step. A prompt that is still too long loses the middle of its tokens: see cut_to
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from puna.messages import Message
@@ -88,7 +88,7 @@ def _shortened(message: Message, length: int) -> Message:
     if message.role != "tool" or len(text) <= length:
         return message
     end = length // 2
-    return replace(message, content=f"{text[: length - end]}\n[…]\n{text[len(text) - end :]}")
+    return message.with_content(f"{text[: length - end]}\n[…]\n{text[len(text) - end :]}")
 
 
 async def _without_oldest(

@@ -19,6 +19,7 @@ def check_chat(wire: chat_pb2.ChatRequest, limits: Limits) -> None:
     _check("messages", len(wire.messages), limits.max_messages, "messages")
     # A message may hold any number of calls, so the bound on messages does not bound them.
     _check("tool_calls", sum(len(each.tool_calls) for each in wire.messages), limits.max_messages, "calls")
+    _check("parts", sum(len(each.parts) for each in wire.messages), limits.max_messages, "parts")
     _check("tools", len(wire.tools), limits.max_tools, "tools")
     rules.check(wire.tool_choice, "tool_choice.")
     _check_n(wire, limits)

@@ -127,27 +127,57 @@ def score_request(wire: rank_pb2.ScoreRequest) -> ScoreRequest:
 
 
 def messages(wire: Sequence[message_pb2.ChatMessage]) -> tuple[Message, ...]:
-    """Return the messages of a conversation."""
-    return tuple(
-        Message(
-            role=each.role,
-            content=each.content,
-            thinking=each.thinking,
-            media=tuple(media.data for media in each.media),
-            tool_calls=tuple(
-                ToolCall(
-                    name=call.name,
-                    arguments=json_fields.arguments(call.arguments_json),
-                    index=call.index,
-                    id=call.id,
-                )
-                for call in each.tool_calls
-            ),
-            tool_name=each.tool_name,
-            tool_call_id=each.tool_call_id,
-        )
-        for each in wire
+    """Return the messages of a conversation. Raises InvalidRequestError."""
+    return tuple([_message(each, f"messages[{index}]") for index, each in enumerate(wire)])
+
+
+def _message(wire: message_pb2.ChatMessage, path: str) -> Message:
+    content, media = wire.content, tuple([each.data for each in wire.media])
+    places: tuple[int, ...] = ()
+    if wire.parts:
+        if content or media:
+            raise InvalidRequestError(
+                f"{path}.parts stands in place of content and media: give one or the other", field=f"{path}.parts"
+            )
+        content, media, places = _joined(wire.parts, path)
+    return Message(
+        role=wire.role,
+        content=content,
+        thinking=wire.thinking,
+        media=media,
+        media_at=places,
+        tool_calls=tuple(
+            ToolCall(
+                name=call.name,
+                arguments=json_fields.arguments(call.arguments_json),
+                index=call.index,
+                id=call.id,
+            )
+            for call in wire.tool_calls
+        ),
+        tool_name=wire.tool_name,
+        tool_call_id=wire.tool_call_id,
     )
+
+
+def _joined(parts: Sequence[message_pb2.ContentPart], path: str) -> tuple[str, tuple[bytes, ...], tuple[int, ...]]:
+    """Return the text of parts, their media, and where these stand in the text."""
+    texts: list[str] = []
+    media: list[bytes] = []
+    places: list[int] = []
+    length = 0
+    for index, part in enumerate(parts):
+        match part.WhichOneof("kind"):
+            case "text":
+                texts.append(part.text)
+                length += len(part.text)
+            case "media":
+                media.append(part.media.data)
+                places.append(length)
+            case _:
+                name = f"{path}.parts[{index}]"
+                raise InvalidRequestError(f"{name} has neither text nor media", field=name)
+    return "".join(texts), tuple(media), tuple(places)
 
 
 def request_options(wire: options_pb2.RequestOptions) -> RequestOptions:
@@ -271,7 +301,7 @@ def create_request(wire: models_pb2.CreateModelRequest) -> CreateRequest:
         system=wire.system,
         licenses=tuple(wire.licenses),
         parameters=json_object(wire.parameters_json, "parameters_json"),
-        messages=messages(wire.messages),
+        messages=_preset(messages(wire.messages)),
         quantize=wire.quantize,
         draft_quantize=wire.draft_quantize,
         renderer=wire.renderer,
@@ -284,6 +314,15 @@ def create_request(wire: models_pb2.CreateModelRequest) -> CreateRequest:
         upstream=wire.upstream,
         backend_options=json_object(wire.backend_options_json, "backend_options_json"),
     )
+
+
+def _preset(given: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the messages of a new model. InvalidRequestError: media have places, which the store has no field for."""
+    for index, each in enumerate(given):
+        if each.media_at:
+            path = f"messages[{index}].parts"
+            raise InvalidRequestError(f"{path}: a model keeps no order of media, so give content and media", field=path)
+    return given
 
 
 def _files(wire: Sequence[models_pb2.FileBlob]) -> dict[str, str]:

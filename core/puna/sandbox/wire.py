@@ -57,6 +57,7 @@ def messages_out(messages: Sequence[Message]) -> JSON:
             each.content,
             each.thinking,
             len(each.media),
+            each.media_at,
             [[call.name, call.arguments, call.index, call.id] for call in each.tool_calls],
             each.tool_name,
             each.tool_call_id,
@@ -73,13 +74,14 @@ def messages_in(value: JSON) -> list[Message]:
             content=content,
             thinking=thinking,
             media=(b"",) * media,
+            media_at=tuple(places),
             tool_calls=tuple(
                 ToolCall(name=name, arguments=arguments, index=index, id=id_) for name, arguments, index, id_ in calls
             ),
             tool_name=tool_name,
             tool_call_id=tool_call_id,
         )
-        for role, content, thinking, media, calls, tool_name, tool_call_id in value
+        for role, content, thinking, media, places, calls, tool_name, tool_call_id in value
     ]
 
 

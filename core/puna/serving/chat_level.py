@@ -109,6 +109,7 @@ def _message(message: Message) -> ChatMessage:
         content=_clean(message.content),
         thinking=_clean(message.thinking),
         media=message.media,
+        media_at=message.media_at,
         tool_calls=tuple(
             ChatToolCall(name=_clean(call.name), arguments_json=_clean(call.arguments), id=_clean(call.id))
             for call in message.tool_calls

@@ -93,7 +93,7 @@ class Conversation:
         if self.native:
             if self.marks:
                 # Markers stand in the text already. A template that saw the media would write them a second time.
-                messages = [replace(each, media=()) if each.media else each for each in messages]
+                messages = [replace(each, media=(), media_at=()) if each.media else each for each in messages]
             template = self.templates.chat_template(self.lease.facts)
             return await template.turn(messages, self.tools, self.think, reads=self.reads)
         if self.renderer is not None:

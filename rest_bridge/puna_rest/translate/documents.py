@@ -61,10 +61,5 @@ def file_text(file_data: str) -> str | None:
         return None
 
 
-def joined(*paragraphs: str) -> str:
-    """Join texts of different blocks with an empty line between them."""
-    return "\n\n".join(filter(None, paragraphs))
-
-
 def _strings(*values: object) -> list[str]:
     return [value for value in values if isinstance(value, str) and value]

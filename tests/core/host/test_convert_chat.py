@@ -12,6 +12,7 @@ CALL = ChatToolCall(name="f", arguments_json='{"x": 1}', id="c1")
     [
         ChatInput(messages=()),
         ChatInput(messages=(ChatMessage(role="user", content="a", media=(b"\0\xff",)),), thinking="off"),
+        ChatInput(messages=(ChatMessage(role="user", content="abc", media=(b"1", b"2"), media_at=(1, 3)),)),
         ChatInput(
             messages=(
                 ChatMessage(role="assistant", thinking="t", tool_calls=(CALL,)),

@@ -34,3 +34,8 @@ def test_several_images_in_a_message_are_refused_where_one_is_the_most() -> None
     refuse_several_images([user("a", b"1"), user("b", b"2")])
     with pytest.raises(InvalidRequestError, match="only supports one image while more than one image requested"):
         refuse_several_images([user("a", b"1", b"2")])
+
+
+def test_media_with_places_stand_there() -> None:
+    (marked,) = mark_media([Message(role="user", content="one two", media=(b"1", b"2"), media_at=(0, 4))], 3)
+    assert (marked.content, marked.media_at) == ("[img-3]one [img-4]two", ())

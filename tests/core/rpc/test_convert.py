@@ -1,5 +1,6 @@
 import json
 import math
+import re
 
 import pytest
 
@@ -162,3 +163,36 @@ def test_create():
     request = convert.create_request(wire)
     assert (request.base, request.adapters, request.backend) == ("base", {"a": "d"}, "b")
     assert request.parameters == {"stop": ["x"]}
+
+
+TEXT, IMAGE = message_pb2.ContentPart(text="ab"), message_pb2.ContentPart(media=options_pb2.Media(data=b"x"))
+
+
+def test_parts_keep_the_places_of_media():
+    wire = message_pb2.ChatMessage(role="user", parts=[IMAGE, TEXT, TEXT, IMAGE])
+    (message,) = convert.messages([wire])
+    assert (message.content, message.media, message.media_at) == ("abab", (b"x", b"x"), (0, 4))
+
+
+@pytest.mark.parametrize(
+    ("wire", "field"),
+    [
+        ({"content": "c", "parts": [TEXT]}, "messages[1].parts"),
+        ({"media": [IMAGE.media], "parts": [TEXT]}, "messages[1].parts"),
+        ({"parts": [TEXT, message_pb2.ContentPart()]}, "messages[1].parts[1]"),
+    ],
+)
+def test_parts_beside_content_and_empty_parts_are_refused(wire, field):
+    with pytest.raises(InvalidRequestError, match=re.escape(field)) as raised:
+        convert.messages([message_pb2.ChatMessage(content="a"), message_pb2.ChatMessage(**wire)])
+    assert raised.value.info["field"] == field
+
+
+def test_a_model_keeps_no_order_of_media():
+    for parts, refused in (([TEXT], False), ([TEXT, IMAGE], True)):
+        wire = models_pb2.CreateModelRequest(name="m", messages=[message_pb2.ChatMessage(role="user", parts=parts)])
+        if refused:
+            with pytest.raises(InvalidRequestError, match="a model keeps no order of media"):
+                convert.create_request(wire)
+        else:
+            assert convert.create_request(wire).messages[0].content == "ab"

@@ -53,6 +53,12 @@ async def test_an_ordinary_template_needs_no_worker(sandbox, monkeypatch):
     assert await sandbox.go_template("{{ .Prompt }}|{{ .Suffix }}{{ .Response }}").fill("a", "b", None) == "a|b"
 
 
+async def test_places_of_media_cross_to_a_worker(sandbox):
+    template = sandbox.chat_template("{% for m in messages %}{{ m.content }}{% endfor %}", "", "")
+    message = Message(role="user", content="ab", media=(b"1", b"2"), media_at=(1, 2))
+    assert (await template.turn([message], [], None, reads=False)).text == "a[img-0]b[img-1]"
+
+
 async def test_a_worker_writes_the_same(sandbox, elsewhere):
     there = await sandbox.go_template(TALK).render(CONVERSATION, TOOLS, None)
     media = [

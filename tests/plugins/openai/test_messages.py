@@ -60,3 +60,10 @@ async def test_images(sent_body, data, kind):
     text, image = sent["messages"][0]["content"]
     assert text == {"type": "text", "text": "What?"}
     assert image["image_url"]["url"].startswith(f"data:{kind};base64,")
+
+
+async def test_media_stand_in_their_places(sent_body):
+    message = ChatMessage(role="user", content="one two", media=(PNG, PNG), media_at=(0, 4))
+    sent = await sent_body(messages=(message,))
+    found = [part.get("text", part["type"]) for part in sent["messages"][0]["content"]]
+    assert found == ["image_url", "one ", "image_url", "two"]

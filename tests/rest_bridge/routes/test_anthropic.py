@@ -162,13 +162,13 @@ async def test_blocks_become_messages(core, client):
         model="m",
         messages=[
             message_pb2.ChatMessage(role="system", content="ST"),
-            message_pb2.ChatMessage(role="user", content="ab", media=media),
+            message_pb2.ChatMessage(role="user", parts=[{"text": "a"}, {"text": "b"}, {"media": media[0]}]),
             message_pb2.ChatMessage(
                 role="assistant",
                 thinking="t",
                 tool_calls=[message_pb2.ToolCall(id="c", name="f", arguments_json='{"x": 1}')],
             ),
-            message_pb2.ChatMessage(role="tool", content="r", tool_call_id="c", media=media),
+            message_pb2.ChatMessage(role="tool", parts=[{"text": "r"}, {"media": media[0]}], tool_call_id="c"),
             message_pb2.ChatMessage(role="user", content="and"),
         ],
         tools=[message_pb2.Tool(type="function", name="f", description="d", parameters_json='{"type": "object"}')],

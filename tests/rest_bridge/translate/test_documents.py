@@ -71,8 +71,3 @@ def test_a_search_result_has_its_title_and_source():
 )
 def test_files_of_text(data, text):
     assert documents.file_text(data) == text
-
-
-def test_empty_paragraphs_vanish():
-    assert documents.joined("a", "", "b") == "a\n\nb"
-    assert documents.joined("", "") == ""

@@ -678,6 +678,7 @@ class ChatMessage(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     TOOL_NAME_FIELD_NUMBER: _builtins.int
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
+    MEDIA_AT_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """"system", "user", "assistant", "tool", or another role that the client sent."""
     content: _builtins.str
@@ -696,6 +697,12 @@ class ChatMessage(_message.Message):
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatToolCall]:
         """Tool calls of the assistant."""
 
+    @_builtins.property
+    def media_at(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The place of each of the media: an offset in `content` in characters, in ascending order. Empty: the backend places
+        them.
+        """
+
     def __init__(
         self,
         *,
@@ -706,10 +713,11 @@ class ChatMessage(_message.Message):
         tool_calls: _abc.Iterable[Global___ChatToolCall] | None = ...,
         tool_name: _builtins.str = ...,
         tool_call_id: _builtins.str = ...,
+        media_at: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "media", b"media", "role", b"role", "thinking", b"thinking", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls", "tool_name", b"tool_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "media", b"media", "media_at", b"media_at", "role", b"role", "thinking", b"thinking", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls", "tool_name", b"tool_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

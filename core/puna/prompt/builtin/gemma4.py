@@ -9,7 +9,6 @@ the model is to go on: after calls without results, after results, and between n
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from puna.go.space import SPACE
@@ -90,7 +89,8 @@ class _Turns:
         if message.thinking and role == "model" and at > self._question:
             out += f"<|channel>thought\n{message.thinking}\n<channel|>"
         results = _results(self._messages, self._media, at) if message.tool_calls else ""
-        content = self._media.content(replace(message, content=message.content.strip(SPACE)))
+        text = message.content.lstrip(SPACE)
+        content = self._media.content(message.with_content(text.rstrip(SPACE), len(message.content) - len(text)))
         out += "".join(map(_call, message.tool_calls)) + results + content
         self.ends_with_results = bool(results)
         self.ends_with_calls = bool(message.tool_calls) and not results

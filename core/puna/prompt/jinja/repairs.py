@@ -12,22 +12,28 @@ from typing import Any
 from puna.errors import TemplateRefusedError
 from puna.go import json as gojson
 from puna.messages import Message
+from puna.prompt import media_markers
 from puna.prompt.jinja.probe import Abilities
 
 
 def conversation(messages: Sequence[Message], abilities: Abilities, *, developer: bool = False) -> list[dict[str, Any]]:
     """Return messages as a template takes them. `developer`: that role stays; otherwise it becomes "system".
 
-    Images are markers "[img-N]" after the text, numbered from 0 over all messages. Raises TemplateRefusedError.
+    Images are markers "[img-N]" after the text or in their places, numbered from 0 over all messages. Raises
+    TemplateRefusedError.
     """
     out: list[dict[str, Any]] = []
     number = 0
     for message in messages:
-        markers = "".join([f"[img-{number + index}]" for index in range(len(message.media))])
+        text = message.content
+        if message.media_at:
+            text = "".join(media_markers.marked(message, number))
+        elif message.media:
+            text += "".join([f"[img-{number + index}]" for index in range(len(message.media))])
         number += len(message.media)
         # Only the templates of gpt-oss know the role developer.
         role = "system" if message.role == "developer" and not developer else message.role
-        out.append(_as_dict(message, role, message.content + markers, abilities))
+        out.append(_as_dict(message, role, text, abilities))
     return out if abilities.system else _without_system(out)
 
 

@@ -18,6 +18,7 @@ from jinja2 import TemplateSyntaxError
 
 from puna.errors import TemplateError, TemplateRefusedError
 from puna.messages import Message, Think, Tool
+from puna.prompt import media_markers
 from puna.prompt.jinja import known, parsers
 from puna.prompt.jinja.derive import derive
 from puna.prompt.jinja.environment import FAILURES, ChatEnvironment, RaisedByTemplateError, place_in_source
@@ -220,6 +221,8 @@ def _opening(shown: _Shown, prefill: Message | None, without: str, prompt: str) 
         return head, turn[len(head) :]
     answer_prefix = layout.thinking_start + layout.thinking_end if layout.thinks and start else ""
     answer_prefix = answer_prefix if layout.before_prefill is None else layout.before_prefill
+    if prefill.media_at:
+        return head, answer_prefix + "".join(media_markers.marked(prefill, 0))
     return head, answer_prefix + prefill.content + "".join([f"[img-{index}]" for index, _ in enumerate(prefill.media)])
 
 

@@ -12,7 +12,8 @@ from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import decode_base64, plain
 from puna_rest.translate import search
-from puna_rest.translate.documents import document_text, joined, refuse_block, search_result_text, texts
+from puna_rest.translate.content_parts import Content
+from puna_rest.translate.documents import document_text, refuse_block, search_result_text, texts
 from puna_rest.translate.options import LEVELS, Body, moment
 
 _MODES: Final = {
@@ -139,31 +140,31 @@ def _messages(document: Document, body: Body) -> list[message_pb2.ChatMessage]:
     said = message_pb2.ChatMessage(role=role)
     results: list[message_pb2.ChatMessage] = []
     thinking = ""
-    paragraphs: list[list[str]] = [[]]
+    content = Content()
     for block in body["content"] or ():
         kind = block["type"]
         if kind == "text":
-            paragraphs[-1].append(block["text"] or "")
+            content.add(block["text"] or "")
         elif kind == "document":
-            paragraphs += [[_document(document, block)], []]
+            content.add_paragraph(_document(document, block))
         elif kind == "image":
             if block["source"] is None:
                 raise RestError(400, "invalid image source")
-            said.media.append(_image(block["source"]))
+            content.add(_image(block["source"]))
         elif kind in ("tool_use", "server_tool_use"):
             said.tool_calls.append(_call(block))
         elif kind == "tool_result":
             results.append(_result(document, block))
         elif kind == "web_search_tool_result":
-            content = _search_result(plain(document, block["content"]))
-            results.append(message_pb2.ChatMessage(role="tool", content=content, tool_call_id=block["tool_use_id"]))
+            found = _search_result(plain(document, block["content"]))
+            results.append(message_pb2.ChatMessage(role="tool", content=found, tool_call_id=block["tool_use_id"]))
         elif kind == "thinking":
             thinking = block["thinking"] or thinking
         elif kind != "redacted_thinking":  # encrypted by Anthropic
             raise refuse_block(kind)
-    said.content = joined(*map("".join, paragraphs))
+    content.write(said)
     said.thinking = thinking
-    spoken = [said] if said.content or said.media or said.tool_calls or said.thinking else []
+    spoken = [said] if content or said.tool_calls or said.thinking else []
     return [*results, *spoken] if role == "user" else [*spoken, *results]
 
 
@@ -195,29 +196,29 @@ def _image(source: Body) -> options_pb2.Media:
 
 def _result(document: Document, block: Body) -> message_pb2.ChatMessage:
     message = message_pb2.ChatMessage(role="tool", tool_call_id=block["tool_use_id"])
-    content = plain(document, block["content"])
-    if isinstance(content, str):
-        message.content = content
-    paragraphs: list[list[str]] = [[]]
-    for each in content if isinstance(content, list) else ():
+    given = plain(document, block["content"])
+    content = Content()
+    if isinstance(given, str):
+        content.add(given)
+    for each in given if isinstance(given, list) else ():
         kind = each.get("type") if isinstance(each, dict) else ""
         if kind == "text" and isinstance(each.get("text"), str):
-            paragraphs[-1].append(each["text"])
+            content.add(each["text"])
         elif kind == "document":
-            paragraphs += [[document_text(each)], []]
+            content.add_paragraph(document_text(each))
         elif kind == "search_result":
-            paragraphs += [[search_result_text(each)], []]
+            content.add_paragraph(search_result_text(each))
         elif kind == "tool_reference" and isinstance(each.get("tool_name"), str):
-            paragraphs += [[each["tool_name"]], []]
+            content.add_paragraph(each["tool_name"])
         elif kind == "image":
             source = each.get("source")
             if not isinstance(source, dict):
                 raise RestError(400, "invalid tool_result image source")
             strings = {name: value for name, value in source.items() if isinstance(value, str)}
-            message.media.append(_image({**_SOURCE, **strings}))
+            content.add(_image({**_SOURCE, **strings}))
         else:
             raise refuse_block(kind)
-    message.content += joined(*map("".join, paragraphs))
+    content.write(message)
     return message
 
 

@@ -11,6 +11,7 @@ from puna_rest.errors import RestError
 from puna_rest.gobody.decoder import AbortError, unmarshal
 from puna_rest.gobody.kinds import plain
 from puna_rest.translate import search
+from puna_rest.translate.content_parts import Content
 from puna_rest.translate.documents import file_text
 from puna_rest.translate.openai.chat_request import FILE_ERROR, image, thinking, tool_choice
 from puna_rest.translate.options import Body, moment, output_constraint
@@ -67,10 +68,14 @@ def _messages(body: Body) -> list[message_pb2.ChatMessage]:
         if kind == "reasoning":
             thought = item["encrypted_content"]
         elif kind == "message":
-            content, media = _content(item["content"])
-            message = message_pb2.ChatMessage(role=item["role"].lower(), content=content, media=media)
+            content = _content(item["content"])
+            message = message_pb2.ChatMessage(role=item["role"].lower())
             if message.role == "assistant":
-                message.thinking, thought = thought, ""
+                # It may be merged with the message before it, which has no parts either.
+                message.content, message.thinking, thought = content.text, thought, ""
+                message.media.extend(content.media)
+            else:
+                content.write(message)
             answered = following.get("call_id", "") if following.get("type") == "function_call_output" else ""
             if not (message.role == "assistant" and _merged(turns, message, answered)):
                 turns.append(message)
@@ -82,10 +87,8 @@ def _messages(body: Body) -> list[message_pb2.ChatMessage]:
             if thought:
                 turns[-1].thinking, thought = thought, ""
         elif kind == "function_call_output":
-            content, media = _content(item["output"])
-            turns.append(
-                message_pb2.ChatMessage(role="tool", content=content, media=media, tool_call_id=item["call_id"])
-            )
+            turns.append(message_pb2.ChatMessage(role="tool", tool_call_id=item["call_id"]))
+            _content(item["output"]).write(turns[-1])
     # Thinking without an answer: the client cut the answer off and wants it continued.
     if thought:
         turns.append(message_pb2.ChatMessage(role="assistant", thinking=thought))
@@ -116,18 +119,18 @@ def _call(item: Mapping[str, Any]) -> message_pb2.ToolCall:
     return message_pb2.ToolCall(id=item["call_id"], name=item["name"], arguments_json=text)
 
 
-def _content(parts: Iterable[Mapping[str, Any]]) -> tuple[str, list[options_pb2.Media]]:
-    text, media = "", []
+def _content(parts: Iterable[Mapping[str, Any]]) -> Content:
+    out = Content()
     for part in parts:
         if part["type"] in ("input_text", "output_text"):
-            text += part["text"]
+            out.add(part["text"])
         elif part["type"] == "input_file":
             if (found := file_text(part["file_data"])) is None:
                 raise FILE_ERROR
-            text += found
+            out.add(found)
         elif part["image_url"]:
-            media.append(options_pb2.Media(data=image(part["image_url"])))
-    return text, media
+            out.add(options_pb2.Media(data=image(part["image_url"])))
+    return out
 
 
 def _tools(document: Document, bodies: Sequence[Body]) -> list[message_pb2.Tool]:

@@ -56,3 +56,9 @@ def test_developers_are_systems_unless_the_template_knows_them():
     message = Message(role="developer", content="D")
     assert conversation([message], Abilities())[0]["role"] == "system"
     assert conversation([message], Abilities(), developer=True)[0]["role"] == "developer"
+
+
+def test_media_follow_the_text_unless_they_have_places():
+    after = Message(role="user", content="a", media=(b"1",))
+    placed = Message(role="user", content="ab", media=(b"2", b"3"), media_at=(0, 1))
+    assert [each["content"] for each in conversation([after, placed], Abilities())] == ["a[img-0]", "[img-1]a[img-2]b"]

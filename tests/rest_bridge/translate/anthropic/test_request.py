@@ -139,8 +139,16 @@ def test_a_result_may_hold_images_documents_and_references():
         {"type": "search_result", "title": "T", "source": "S", "content": [text("b")]},
     ]
     (found,) = of(user({"type": "tool_result", "tool_use_id": "1", "content": blocks})).messages
-    assert (found.role, found.content) == ("tool", "a\n\ng\n\nT\nS\nb")
-    assert found.media[0].data == b"pixels"
+    assert (found.role, found.content, list(found.media)) == ("tool", "", [])
+    assert [part.media.data or part.text for part in found.parts] == ["a", b"pixels", "\n\ng", "\n\nT\nS\nb"]
+
+
+def test_text_and_images_keep_their_order():
+    image = {"type": "image", "source": PIXELS}
+    (found,) = of(user(image, text("a"), image, text("b"))).messages
+    assert [part.WhichOneof("kind") for part in found.parts] == ["media", "text", "media", "text"]
+    (found,) = of(user(image, image)).messages
+    assert (len(found.media), list(found.parts)) == (2, [])
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,12 @@ def test_images_and_files():
         {"type": "input_file", "file_data": "data:text/plain;base64,aGk="},
     ]
     (message,) = of({"role": "user", "content": content}).messages
-    assert (message.content, message.media[0].data) == ("ahi", b"hi")
+    assert [part.media.data or part.text for part in message.parts] == ["a", b"hi", "hi"]
+    result = {"type": "function_call_output", "call_id": "1", "output": content[:2]}
+    assert [part.WhichOneof("kind") for part in of(call("1"), result).messages[1].parts] == ["text", "media"]
+    # Text of an answer may be merged into the message with its call, so it has no parts.
+    (message,) = of({"role": "assistant", "content": content[:2]}).messages
+    assert (message.content, message.media[0].data) == ("a", b"hi")
     with pytest.raises(RestError, match=r"^file inputs are not currently supported$"):
         of({"role": "user", "content": [{"type": "input_file", "file_id": "x"}]})
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from puna.go import json as gojson
 from puna.go.template.formatting import text as go_text
 from puna.messages import Message
-from puna.prompt import tool_schema
+from puna.prompt import media_markers, tool_schema
 
 # Strings are matched as a whole, so that colons and commas within them stay as they are.
 _PUNCTUATION: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[:,]')
@@ -47,15 +47,9 @@ class MediaMarkers:
         self._next = 0
 
     def content(self, message: Message) -> str:
-        """Return the content with a marker for each image: in place of an `[img]`, or else in front of the text."""
-        content, prefix = message.content, ""
-        for _ in message.media:
-            mark = f"[img-{self._next}]"
-            self._next += 1
-            if "[img]" in content:
-                content = content.replace("[img]", mark, 1)
-            else:
-                prefix += mark
+        """Return the content with a marker for each image: see puna.prompt.media_markers."""
+        prefix, content = media_markers.marked(message, self._next)
+        self._next += len(message.media)
         # Ollama puts a space between the markers and a text that does not begin with one.
         parted = prefix and content and not content[0].isspace()
         return f"{prefix} {content}" if parted else prefix + content

@@ -34,3 +34,8 @@ def test_the_last_question_is_no_result_of_a_tool() -> None:
 def test_values_with_bare_keys_are_sorted_and_whole_numbers_have_no_fraction() -> None:
     value = {"b": [1.0, 1.5, True], "a": None, "c": "x"}
     assert markup.brief(value, quote="'", none="nil") == "{a:nil,b:[1,1.5,true],c:'x'}"
+
+
+def test_media_with_places_stand_there() -> None:
+    message = Message(role="user", content="one two", media=(b"1", b"2"), media_at=(0, 4))
+    assert markup.MediaMarkers().content(message) == "[img-0] one [img-1]two"
