@@ -54,6 +54,6 @@ def test_bench_measures_what_a_model_does(server):
     found = json.loads(puna(server, *words, "--json"))
     assert [each["streams"] for each in found] == [1, 3]
     assert [each["output_tokens"] for each in found] == [4, 12]
-    assert all(each["prefill"] > 0 and each["decode"] > 0 and each["prompt_tokens"] > 0 for each in found)
+    assert all(each["prefill"] > 0 and each["prompt_tokens"] >= 10 * each["streams"] for each in found)
     assert "DECODE TOKENS/S" in puna(server, *words)
     assert "--streams" in puna(server, "bench", "scripted", "--streams", "none", status=1)
