@@ -239,6 +239,15 @@ def test_only_what_is_exposed_is_served(tmp_path):
         assert running.ask("/api/version")[0] == 200
         for path, body in (("/api/tags", None), ("/api/embed", {"model": "llamita", "input": "x"}), ("/api/ps", None)):
             assert running.ask(path, body)[0] == 403, path
+        text = {"model": "llamita", "text": "x", "tokens": [5], "messages": None}
+        for path, body in (
+            ("/api/tokenize", text),
+            ("/api/detokenize", text),
+            ("/v1/messages/count_tokens", CHAT),
+            ("/v1/rerank", {"model": "llamita", "query": "x", "documents": ["y"]}),
+            ("/v1/completions", {"model": "llamita", "prompt": "x", "echo": True, "logprobs": 1}),
+        ):
+            assert running.ask(path, body)[0] == 403, path
         assert "llamita" in puna(running, "list")
 
 

@@ -51,7 +51,7 @@ class LeaseKind(Enum):
     """The use of a lease, which decides whether the request may have to wait for a slot or for other calls."""
 
     SEQUENCE = "sequence"
-    """Runs sequences, one after the other; each needs a slot of the model."""
+    """Runs sequences, most often one after the other; each needs a slot of the model."""
     CALL = "call"
     """Embeds, ranks or tokenizes, without a slot."""
     BACKGROUND = "background"

@@ -129,7 +129,8 @@ async def _tokens(lease: Lease, text: str, field: str) -> list[int]:
     facts = lease.facts
     check_tokenizer(facts)
     limit = facts.context_length
-    if is_long(text, limit) and not (found := await head(lease.model, text, limit + 1)).complete:
+    # An unknown length bounds nothing.
+    if limit and is_long(text, limit) and not (found := await head(lease.model, text, limit + 1)).complete:
         raise ContextOverflowError(overflow_text(len(found.tokens), limit, at_least=True), field=field)
     tokens = await lease.model.tokenize(text, add_special=True, parse_special=True)
     # A text that goes on does not end.

@@ -154,6 +154,11 @@ async def test_a_context_that_does_not_fit_is_named(serving):
     assert raised.value.info["field"] == "context"
 
 
+async def test_a_context_of_unknown_length_bounds_nothing(serving, backend):
+    backend.facts["context_length"] = 0
+    assert (await serving.score(asked("b" * 600_000, context="x"))).results[0].token_count == 600_000
+
+
 async def test_a_prompt_may_fill_the_context(serving):
     assert (await serving.score(asked("b" * 4095, context="x"))).results[0].token_count == 4095
 
