@@ -53,7 +53,8 @@ def test_bench_measures_what_a_model_does(server):
     words = ("bench", "scripted", "--streams", "1,3", "--prompt-tokens", "20", "--output-tokens", "4")
     found = json.loads(puna(server, *words, "--json"))
     assert [each["streams"] for each in found] == [1, 3]
-    assert [each["output_tokens"] for each in found] == [4, 12]
+    # A model may end an answer by itself.
+    assert all(0 < each["output_tokens"] <= 4 * each["streams"] for each in found)
     assert all(each["prefill"] > 0 and each["prompt_tokens"] >= 10 * each["streams"] for each in found)
     assert "DECODE TOKENS/S" in puna(server, *words)
     assert "--streams" in puna(server, "bench", "scripted", "--streams", "none", status=1)
