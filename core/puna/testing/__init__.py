@@ -25,6 +25,7 @@ from puna.testing.prompt_logprobs import PromptLogprobTests
 from puna.testing.runner import Outcome, run_contract
 from puna.testing.sequences import SequenceTests
 from puna.testing.stopping import StoppingTests
+from puna.testing.thinking import ThinkingTests
 from puna.testing.tokens import TokenTests
 from puna.testing.vectors import VectorTests
 
@@ -55,6 +56,7 @@ class BackendContract(
     ConstraintTests,
     ContextTests,
     StoppingTests,
+    ThinkingTests,
     TokenTests,
     VectorTests,
 ):
