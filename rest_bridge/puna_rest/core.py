@@ -1,24 +1,30 @@
 """The gRPC stubs of the core, and the channel options they need."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import grpc.aio
 from aiohttp import web
 
 from puna_client.v1 import (
+    batch_pb2_grpc,
     chat_pb2_grpc,
     embed_pb2_grpc,
+    files_pb2_grpc,
     generate_pb2_grpc,
     models_pb2_grpc,
     rank_pb2_grpc,
     server_pb2_grpc,
     tokenize_pb2_grpc,
 )
-from puna_rest.errors import LONG_ERRORS
+from puna_rest.errors import LONG_ERRORS, RestError
 
+Part = TypeVar("Part")
+Answer = TypeVar("Answer")
 REQUEST_ID: Final = "X-Request-Id"
 """HTTP header with an id that the client chooses. The answer repeats it."""
 # The headers with an API key are OpenAI's, Anthropic's and Azure's. The core decides what a key allows.
@@ -43,6 +49,8 @@ class Core:
     server: "server_pb2_grpc.ServerServiceAsyncStub"
     tokenize: "tokenize_pb2_grpc.TokenizeServiceAsyncStub"
     rank: "rank_pb2_grpc.RankServiceAsyncStub"
+    batch: "batch_pb2_grpc.BatchServiceAsyncStub"
+    files: "files_pb2_grpc.FilesServiceAsyncStub"
 
 
 CORE: Final = web.AppKey("core", Core)
@@ -76,4 +84,32 @@ def connect(channel: grpc.aio.Channel) -> Core:
         server_pb2_grpc.ServerServiceStub(channel),
         tokenize_pb2_grpc.TokenizeServiceStub(channel),
         rank_pb2_grpc.RankServiceStub(channel),
+        batch_pb2_grpc.BatchServiceStub(channel),
+        files_pb2_grpc.FilesServiceStub(channel),
     )
+
+
+async def upload(
+    method: Callable[..., Awaitable[Answer]], parts: AsyncGenerator[Part], pairs: tuple[tuple[str, str], ...]
+) -> Answer:
+    """Call a client streaming method with metadata, and return its answer. Raises what `parts` raises.
+
+    A channel with a socket cancels the call when the parts fail, and would tell no one why.
+    """
+    failures: list[RestError | grpc.aio.AioRpcError] = []
+
+    async def watched() -> AsyncGenerator[Part]:
+        async with aclosing(parts):
+            try:
+                async for part in parts:
+                    yield part
+            except (RestError, grpc.aio.AioRpcError) as error:
+                failures.append(error)
+                raise
+
+    try:
+        return await method(watched(), metadata=pairs)
+    except (asyncio.CancelledError, grpc.aio.AioRpcError):
+        if failures:
+            raise failures[0] from None
+        raise

@@ -8,6 +8,8 @@ import grpc.aio
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from puna_client.v1 import error_pb2
+
 CANCELED: Final = 499
 BY_REASON: Final = {
     "INVALID_REQUEST": 400,
@@ -77,6 +79,7 @@ BY_CODE: Final = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
+BY_NUMBER: Final = {code.value[0]: status for code, status in BY_CODE.items()}
 _CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -181,6 +184,14 @@ def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
     text = whole.decode(errors="replace") if isinstance(whole, bytes) and whole else error.details() or ""
     early, seconds = info.metadata.get("early") == "1", retry.retry_delay.seconds
     return Failure(status, text, reason or error.code().name, early=early, retry_after=seconds)
+
+
+def item_failure(error: error_pb2.ItemError) -> Failure:
+    """Return the failure that the error of an item stands for: that of a call with this item alone."""
+    info, retry = _info(error.status)
+    status = BY_REASON.get(error.reason) or BY_NUMBER.get(error.code, 500)
+    early, seconds = info.metadata.get("early") == "1", retry.retry_delay.seconds
+    return Failure(status, error.message, error.reason, early=early, retry_after=seconds)
 
 
 def grpc_code(failed: Failure) -> int:

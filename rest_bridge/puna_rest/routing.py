@@ -24,7 +24,7 @@ class Route:
     """A path with its handlers and its shape of errors."""
 
     path: str
-    """May end in "{}", which matches one non-empty segment."""
+    """May have one segment "{}", the last or the last but one, which matches any non-empty segment."""
     handlers: Mapping[str, Handler]
     """Handlers by method, in the order of the Allow header."""
     error: ErrorShape
@@ -34,19 +34,25 @@ class Table:
     """All routes. Exact paths are looked up before paths with an open segment."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        self._exact = {route.path: route for route in routes if not route.path.endswith("{}")}
-        self._open = {route.path[:-2]: route for route in routes if route.path.endswith("{}")}
+        self._routes = routes
+        self._exact = {route.path: route for route in routes if "{}" not in route.path}
+        self._open = {tuple(route.path.split("{}")): route for route in routes if "{}" in route.path}
+        """By the text before the open segment and the text behind it."""
 
     def and_routes(self, *routes: Route) -> "Table":
         """Return a table with further routes."""
-        return Table((*self._exact.values(), *self._open.values(), *routes))
+        return Table((*self._routes, *routes))
 
     def find(self, path: str) -> tuple[Route | None, str]:
         """Return the route of a percent-decoded path, or None, and the segment in the place of "{}"."""
         if route := self._exact.get(path):
             return route, ""
         folder, _, name = path.rpartition("/")
-        return (self._open.get(folder + "/"), name) if name else (None, "")
+        above, _, segment = folder.rpartition("/")
+        for before, open_, behind in ((folder, name, ""), (above, segment, f"/{name}")):
+            if open_ and (route := self._open.get((f"{before}/", behind))):
+                return route, open_
+        return None, name
 
     def redirect(self, request: web.Request) -> web.Response | None:
         """Return the redirect for a path that is not clean, or whose route exists only without the trailing slash."""

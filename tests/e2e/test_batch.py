@@ -1,13 +1,18 @@
 """Batches of a real server: killed, restarted, and beside other requests."""
 
+import json
 import os
+import re
 import signal
+import subprocess
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import grpc
-from tests.e2e.server import serving, wait_until
+from tests.e2e.server import PUNA, serving, wait_until
 
 from puna_client.v1 import batch_pb2, batch_pb2_grpc, generate_pb2, options_pb2, server_pb2, server_pb2_grpc
 
@@ -134,3 +139,59 @@ def test_no_prompt_is_logged(tmp_path):
             "c": "error",
         }
         assert "secret" not in server.log()
+
+
+def upload(server, data, **headers):
+    """Upload a file over REST; return status and answer."""
+    body = (
+        b'--B\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--B\r\n'
+        b'Content-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n' + data + b"\r\n--B--\r\n"
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=B"} | headers
+    request = urllib.request.Request(server.url + "/v1/files", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def test_limits_hold_over_rest(tmp_path):
+    small = {"PUNA_MAX_FILE_BYTES": "100000", "PUNA_MAX_FILES": "2", "PUNA_MAX_BATCH_REQUESTS": "2"}
+    with starting(tmp_path, **small) as server:
+        status, answer = upload(server, b"x" * 100_001)
+        assert (status, "PUNA_MAX_FILE_BYTES" in answer["error"]["message"]) == (413, True)
+        body = {"model": "scripted", "prompt": "x"}
+        lines = [
+            json.dumps({"custom_id": str(n), "method": "POST", "url": "/v1/completions", "body": body})
+            for n in range(3)
+        ]
+        _, file = upload(server, "\n".join(lines).encode())
+        asked = {"input_file_id": file["id"], "endpoint": "/v1/completions", "completion_window": "24h"}
+        status, _, text = server.ask("/v1/batches", asked)
+        assert (status, b"PUNA_MAX_BATCH_REQUESTS" in text) == (413, True)
+        assert upload(server, b"x")[0] == 200
+        status, answer = upload(server, b"x")
+        assert (status, "PUNA_MAX_FILES" in answer["error"]["message"]) == (413, True)
+        assert server.json("/v1/batches")["data"] == []
+        # What was refused has left nothing behind.
+        assert len(list((tmp_path / "batches/files").iterdir())) == 2
+        assert list((tmp_path / "batches/batches").iterdir()) == []
+
+
+def test_a_bridge_of_its_own_names_what_is_wrong(tmp_path):
+    """The bridge's own errors reach its client also where it sends the requests over a socket."""
+    with starting(tmp_path) as server:
+        _, file = upload(server, b'{"custom_id": "a"}\n')
+        command = [PUNA, "rest", "--core", server.grpc]
+        environment = os.environ | {"OLLAMA_HOST": "127.0.0.1:0"}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as bridge:
+            try:
+                server.url = re.search(r"REST on (\S+)", bridge.stdout.readline())[1]
+                asked = {"input_file_id": file["id"], "endpoint": "/v1/completions", "completion_window": "24h"}
+                status, _, text = server.ask("/v1/batches", asked)
+                assert (status, b"line 1: method must be POST" in text) == (400, True)
+                assert upload(server, b"x")[0] == 200
+            finally:
+                bridge.terminate()

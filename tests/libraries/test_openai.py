@@ -133,3 +133,31 @@ def test_errors_have_their_classes(found):
     assert (name, status, body["message"]) == ("NotFoundError", 404, "model 'nowhere' not found")
     name, status, body = found["errors"]["temperature"]
     assert (name, status, body["type"]) == ("BadRequestError", 400, "invalid_request_error")
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"])
+def test_a_batch_of_each_endpoint(found, endpoint):
+    one = found["batch"][endpoint]
+    batch = one["batch"]
+    assert (batch["status"], batch["endpoint"], batch["metadata"]) == ("completed", endpoint, {"for": "test"})
+    assert batch["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+    assert batch["created_at"] <= batch["in_progress_at"] <= batch["completed_at"] <= batch["expires_at"]
+    assert one["input"]
+    assert one["good"]["custom_id"] == "good"
+    assert one["good"]["response"]["status_code"] == 200
+    assert (one["bad"]["custom_id"], one["bad"]["response"]["status_code"]) == ("bad", 404)
+    assert "nowhere" in one["bad"]["response"]["body"]["error"]["message"]
+    assert (one["file"]["purpose"], one["file"]["status"]) == ("batch_output", "processed")
+
+
+def test_the_answers_of_a_batch_are_those_of_the_routes(found):
+    bodies = {endpoint: one["good"]["response"]["body"] for endpoint, one in found["batch"].items()}
+    assert bodies["/v1/chat/completions"]["choices"][0]["message"]["content"] == ANSWER
+    assert [each["index"] for each in bodies["/v1/embeddings"]["data"]] == [0, 1]
+    assert bodies["/v1/responses"]["output"][-1]["content"][0]["text"] == ANSWER
+
+
+def test_batches_and_files_are_listed_cancelled_and_deleted(found):
+    lists = found["batch_lists"]
+    assert lists.pop("cancelled") in ("cancelled", "completed")
+    assert lists == {"batches": True, "files": True, "deleted": True, "left": False}

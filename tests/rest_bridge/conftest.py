@@ -14,8 +14,10 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from puna_client.v1 import (
+    batch_pb2_grpc,
     chat_pb2_grpc,
     embed_pb2_grpc,
+    files_pb2_grpc,
     generate_pb2_grpc,
     models_pb2_grpc,
     rank_pb2_grpc,
@@ -116,6 +118,12 @@ async def serving(core: ScriptedCore) -> AsyncGenerator[str]:
         _servicer(tokenize_pb2_grpc.TokenizeServiceServicer, core, []), server
     )
     rank_pb2_grpc.add_RankServiceServicer_to_server(_servicer(rank_pb2_grpc.RankServiceServicer, core, []), server)
+    batch_pb2_grpc.add_BatchServiceServicer_to_server(
+        _servicer(batch_pb2_grpc.BatchServiceServicer, core, ["StreamBatchResults"]), server
+    )
+    files_pb2_grpc.add_FilesServiceServicer_to_server(
+        _servicer(files_pb2_grpc.FilesServiceServicer, core, ["StreamFile"]), server
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

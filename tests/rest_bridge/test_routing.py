@@ -12,7 +12,8 @@ async def handler(_request):
 
 ITEMS = Route("/items/{}", {"GET": handler, "POST": handler}, answers.native_error)
 FIXED = Route("/items/fixed", {"GET": handler}, answers.native_error)
-SMALL = Table([ITEMS, FIXED])
+PARTS = Route("/items/{}/parts", {"GET": handler}, answers.native_error)
+SMALL = Table([ITEMS, FIXED, PARTS])
 
 
 def redirect(method, path, table=SMALL):
@@ -28,6 +29,11 @@ def redirect(method, path, table=SMALL):
         ("/items/", None, ""),
         ("/items", None, "items"),
         ("/items/a/b", None, "b"),
+        ("/items/a b/parts", PARTS, "a b"),
+        ("/items//parts", None, "parts"),
+        ("/items/a/b/parts", None, "parts"),
+        ("/items/parts", ITEMS, "parts"),
+        ("/other/a/parts", None, "parts"),
         ("/", None, ""),
         ("", None, ""),
     ],

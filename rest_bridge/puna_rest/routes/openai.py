@@ -27,8 +27,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions."""
     start = time.time_ns()
     document, body = await request_bodies.compatible(request, openai.CHAT_COMPLETION)
-    if not body["messages"]:
-        raise RestError(400, "[] is too short - 'messages'")
+    chat_request.check_messages(body)
     message = await offload_if_heavy(document.weight, chat_request.request, document, body, start)
     service = request.app[CORE].chat
     if not body["stream"]:

@@ -1,5 +1,8 @@
 """The openai package."""
 
+import json
+import time
+
 import openai
 from pydantic import BaseModel
 from steps import FUNCTION, PERSON, run
@@ -198,7 +201,58 @@ def errors(url):
     return found
 
 
+def line(custom_id, url, body):
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": url, "body": body})
+
+
+def batch(url):
+    """Each endpoint, with a request that succeeds and one that fails."""
+    client, found = of(url), {}
+    bodies = {
+        "/v1/chat/completions": {"model": "llamita", "messages": FRANCE, "temperature": 0},
+        "/v1/completions": {"model": "llamita", "prompt": "a", "max_tokens": 2},
+        "/v1/embeddings": {"model": "embedder", "input": ["a", "b"]},
+        "/v1/responses": {"model": "llamita", "input": "What is the capital of France?", "temperature": 0},
+    }
+    for endpoint, body in bodies.items():
+        lines = "\n".join((line("good", endpoint, body), line("bad", endpoint, body | {"model": "nowhere"})))
+        file = client.files.create(file=("in.jsonl", lines.encode()), purpose="batch")
+        made = client.batches.create(
+            input_file_id=file.id, endpoint=endpoint, completion_window="24h", metadata={"for": "test"}
+        )
+        while (made := client.batches.retrieve(made.id)).status not in ("completed", "failed"):
+            time.sleep(0.05)
+        found[endpoint] = {
+            "batch": made.model_dump(),
+            "input": client.files.content(file.id).text == lines,
+            "good": json.loads(client.files.content(made.output_file_id).text),
+            "bad": json.loads(client.files.content(made.error_file_id).text),
+            "file": client.files.retrieve(made.output_file_id).model_dump(),
+        }
+    return found
+
+
+def batch_lists(url):
+    """Paging by the package's own iterators, cancellation and deletion."""
+    client = of(url)
+    lines = "\n".join(line(str(number), "/v1/completions", {"model": "nowhere"}) for number in range(3))
+    files = [client.files.create(file=("in.jsonl", lines.encode()), purpose="batch").id for _ in range(3)]
+    made = [
+        client.batches.create(input_file_id=id_, endpoint="/v1/completions", completion_window="24h").id
+        for id_ in files
+    ]
+    cancelled = client.batches.cancel(made[0])
+    return {
+        "batches": [each.id for each in client.batches.list(limit=2)][:3] == made[::-1],
+        "files": [each.id for each in client.files.list(limit=2, purpose="batch")][:3] == files[::-1],
+        "cancelled": cancelled.status,
+        "deleted": client.files.delete(files[0]).deleted,
+        "left": files[0] in [each.id for each in client.files.list()],
+    }
+
+
 run(
     chat, stream, stream_async, stream_helper, tools_in_parts, tools, thinking, json_schema, json_parsed, json_object,
     logprobs, embeddings, completions, models, responses, responses_stream, responses_tools_in_parts, errors,
+    batch, batch_lists,
 )  # fmt: skip

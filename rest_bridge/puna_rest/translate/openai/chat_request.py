@@ -41,6 +41,12 @@ FILE_ERROR: Final = RestError(400, "file inputs are not currently supported")
 """Ollama's error for every file. The bridge reads text files and uses the error for the others."""
 
 
+def check_messages(body: Body) -> None:
+    """Raise RestError for a conversation without messages."""
+    if not body["messages"]:
+        raise RestError(400, "[] is too short - 'messages'")
+
+
 def request(document: Document, body: Body, start: int) -> chat_pb2.ChatRequest:
     """Return the ChatRequest of a body. `start`: arrival in nanoseconds since 1970. Raises RestError."""
     turns: list[message_pb2.ChatMessage] = []
