@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.clients.projects import PROTO, copy, run
-from tests.clients.readme import check, follow
+from tests.clients.readme import check, check_secure, follow
 from tests.uv import UV
 
 
@@ -20,5 +20,7 @@ def test_the_suite_in_python(variables):
     run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=home, env=environment)
 
 
-def test_the_readme_in_python(plain, tmp_path):
-    check(follow("Python", tmp_path, plain.grpc, path=Path(sys.executable).parent, PYTHONPATH=""))
+def test_the_readme_in_python(plain, secure, tmp_path):
+    printed = follow("Python", tmp_path, plain.grpc, Path(sys.executable).parent, secure, PYTHONPATH="")
+    check(printed)
+    check_secure(printed)

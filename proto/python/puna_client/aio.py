@@ -1,6 +1,7 @@
 """The async client."""
 
 import asyncio
+import copy
 import functools
 import time
 from collections import deque
@@ -167,6 +168,12 @@ class AsyncClient:
         self.metadata = channel.metadata(key)
         """The metadata of each call; calls of the generated stubs need it too."""
         self._wait_for_ready = wait_for_ready
+
+    def with_metadata(self, *pairs: tuple[str, str]) -> "AsyncClient":
+        """Return a client on the same connections that sends further metadata: `x-request-id`, `traceparent`."""
+        made = copy.copy(self)
+        made.metadata = (*self.metadata, *pairs)
+        return made
 
     async def wait_until_ready(self, model: str = "", *, timeout: float = 60.0) -> None:  # noqa: ASYNC109 - as all methods
         """Wait until the server takes requests, or with a name, until the model is loaded.

@@ -1,5 +1,6 @@
 """The sync client. It has the methods of the async one, and may be used by several threads."""
 
+import copy
 import functools
 import time
 from collections import deque
@@ -150,6 +151,12 @@ class Client:
         self.metadata = channel.metadata(key)
         """The metadata of each call; calls of the generated stubs need it too."""
         self._wait_for_ready = wait_for_ready
+
+    def with_metadata(self, *pairs: tuple[str, str]) -> "Client":
+        """Return a client on the same connections that sends further metadata: `x-request-id`, `traceparent`."""
+        made = copy.copy(self)
+        made.metadata = (*self.metadata, *pairs)
+        return made
 
     def wait_until_ready(self, model: str = "", *, timeout: float = 60.0) -> None:
         """Wait until the server takes requests, or with a name, until the model is loaded.

@@ -1,5 +1,15 @@
-"""A server in the test's process, whose models do what the test says."""
+"""A server in the test's process, as `puna serve` starts it, whose models do what the test says."""
 
-from tests.core.rpc.conftest import address, backend, batches, registry, serving, settings, stocked
+import pytest
+from tests.core.rpc.conftest import backend, registry, serving, settings, stocked
 
-__all__ = ["address", "backend", "batches", "registry", "serving", "settings", "stocked"]
+from puna.auth.gate import Gate
+from puna.rpc.server import serving as running
+
+__all__ = ["backend", "registry", "serving", "settings", "stocked"]
+
+
+@pytest.fixture
+async def address(serving):
+    async with running(serving, "127.0.0.1:0", gate=Gate()) as bound:
+        yield bound

@@ -64,6 +64,15 @@ async def test_failed_calls_raise_their_reason(client):
             await call
 
 
+async def test_metadata_is_sent_by_a_client_of_its_own(client):
+    with pytest.raises(ModelNotFoundError) as caught:
+        await client.with_metadata(("x-request-id", "abc")).get_model("nowhere")
+    assert caught.value.metadata["request_id"] == "abc"
+    with pytest.raises(ModelNotFoundError) as caught:
+        await client.get_model("nowhere")
+    assert caught.value.metadata["request_id"] != "abc"
+
+
 async def test_a_timeout_ends_a_call(client, backend):
     backend.play("a", 3600)
     with pytest.raises(DeadlineExceededError):

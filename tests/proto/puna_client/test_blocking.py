@@ -65,6 +65,12 @@ async def test_failed_calls_raise_their_reason(used):
             await used(call)
 
 
+async def test_metadata_is_sent_by_a_client_of_its_own(used):
+    with pytest.raises(ModelNotFoundError) as caught:
+        await used(lambda client: client.with_metadata(("x-request-id", "abc")).get_model("nowhere"))
+    assert caught.value.metadata["request_id"] == "abc"
+
+
 async def test_a_timeout_ends_a_call(used, backend):
     backend.play("a", 3600)
     with pytest.raises(DeadlineExceededError):
