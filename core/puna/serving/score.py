@@ -10,10 +10,11 @@ those that it has in common with the context alone are the continuation's.
 
 import asyncio
 import math
+import time
 from array import array
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from puna.backend import Finish, PromptLogprobs, Sampling, SequenceRequest, TokenLogprob
@@ -83,15 +84,17 @@ async def score(access: Access, request: ScoreRequest, on_progress: OnProgress) 
             ]
         _check_size(prompts, asked, access.settings.limits.max_score_logprobs)
         scoring = _Scoring(lease, asked, context, prompts)
+        begun = time.monotonic_ns()
         await scoring.run()
-        finish = Finish(reason="length", prompt_tokens=1, prompt_eval_ns=scoring.prompt_eval_ns)
+        # Sequences run at once, so the sum of their own times would count some time twice.
+        spent = max(time.monotonic_ns() - begun, 1)
         return Scores(
             results=tuple(scoring.results),
             usage=Usage(
                 prompt_tokens=len(context) + sum(len(each.rest) for each in prompts),
                 cached_prompt_tokens=scoring.initially_cached,
             ),
-            timings=clock.timings(finish, lease.model.queued_ns),
+            timings=replace(clock.timings(), prompt_eval_ns=spent),
         )
 
 
@@ -152,7 +155,6 @@ class _Scoring:
         self.results = [Score()] * len(prompts)
         self.initially_cached = 0
         """Tokens of the context that the cache held before."""
-        self.prompt_eval_ns = 0
         self._next = 0
 
     async def run(self) -> None:
@@ -197,9 +199,8 @@ class _Scoring:
                         each.logprob >= best.logprob for each in event.logprobs for best in each.top[:1]
                     )
                     tokens += [self._shown(each) for each in event.logprobs] if asked.logprobs else []
-                elif isinstance(event, Finish):
-                    self.prompt_eval_ns += event.prompt_eval_ns
-                    self.initially_cached = event.cached_prompt_tokens if first else self.initially_cached
+                elif isinstance(event, Finish) and first:
+                    self.initially_cached = event.cached_prompt_tokens
         return Score(logprob=math.fsum(values), token_count=len(values), is_greedy=greedy, tokens=tuple(tokens))
 
     def _shown(self, each: TokenLogprob) -> TokenLogprob:
