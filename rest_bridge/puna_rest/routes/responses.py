@@ -9,7 +9,7 @@ from puna_rest import answers, cached_counts, request_bodies, streams
 from puna_rest.api_clients import is_api_client
 from puna_rest.bodies.responses import RESPONSES
 from puna_rest.core import CORE, metadata
-from puna_rest.errors import Failure, RestError
+from puna_rest.errors import Failure
 from puna_rest.response_items import ITEMS
 from puna_rest.translate import search
 from puna_rest.translate.parts import full_answer
@@ -29,10 +29,8 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
         response = await service.Chat(message, metadata=metadata())
         cached_counts.settle(http_request, response.finish)
         part = full_answer(response)
-        if request.has_web_search(body) and (asked := search.asked_for(part.tool_calls)):
-            if not search.query_of(asked):
-                raise RestError(502, search.NO_QUERY, reason="SEARCH_FAILED")
-            raise RestError(403, search.REFUSED, reason="CLOUD_DISABLED")
+        if request.has_web_search(body):
+            search.refuse(part.tool_calls)
         found = await offload_if_heavy(
             document.weight + weight_of_message(response), answer.full_answer, document, body, part
         )

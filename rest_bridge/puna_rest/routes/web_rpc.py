@@ -19,7 +19,17 @@ from google.protobuf.message_factory import GetMessageClass
 
 from puna.go.json_scanner import BodyError, parse
 from puna.offload import offload_if_heavy, weight_of_body, weight_of_message
-from puna_client.v1 import chat_pb2, embed_pb2, generate_pb2, models_pb2, rank_pb2, server_pb2, tokenize_pb2
+from puna_client.v1 import (
+    batch_pb2,
+    chat_pb2,
+    embed_pb2,
+    files_pb2,
+    generate_pb2,
+    models_pb2,
+    rank_pb2,
+    server_pb2,
+    tokenize_pb2,
+)
 from puna_rest import request_bodies, routing, streams
 from puna_rest.core import CORE, Core, metadata
 from puna_rest.errors import LONG_ERRORS, Failure, grpc_code
@@ -46,6 +56,8 @@ _STUBS: Final[dict[ServiceDescriptor, Callable[[Core], Any]]] = {
     models_pb2.DESCRIPTOR.services_by_name["ModelsService"]: lambda core: core.models,
     tokenize_pb2.DESCRIPTOR.services_by_name["TokenizeService"]: lambda core: core.tokenize,
     rank_pb2.DESCRIPTOR.services_by_name["RankService"]: lambda core: core.rank,
+    batch_pb2.DESCRIPTOR.services_by_name["BatchService"]: lambda core: core.batch,
+    files_pb2.DESCRIPTOR.services_by_name["FilesService"]: lambda core: core.files,
     server_pb2.DESCRIPTOR.services_by_name["ServerService"]: lambda core: core.server,
 }
 _SERVICES: Final = {service.full_name: service for service in _STUBS}

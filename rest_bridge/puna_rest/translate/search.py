@@ -4,6 +4,7 @@ import json
 from typing import Final
 
 from puna_client.v1 import message_pb2
+from puna_rest.errors import RestError
 
 NAME: Final = "web_search"
 """Name of the tool that the model sees."""
@@ -25,6 +26,14 @@ NO_QUERY: Final = "web_search requires a non-empty string query"
 def asked_for(calls: tuple[message_pb2.ToolCall, ...]) -> message_pb2.ToolCall | None:
     """Return the first call of the search tool, or None."""
     return next((call for call in calls if call.name == NAME), None)
+
+
+def refuse(calls: tuple[message_pb2.ToolCall, ...]) -> None:
+    """Raise RestError if the model calls for a search."""
+    if (call := asked_for(calls)) is not None:
+        if not query_of(call):
+            raise RestError(502, NO_QUERY, reason="SEARCH_FAILED")
+        raise RestError(403, REFUSED, reason="CLOUD_DISABLED")
 
 
 def query_of(call: message_pb2.ToolCall) -> str:

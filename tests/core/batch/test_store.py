@@ -5,6 +5,7 @@ import pytest
 from tests.core.batch.conftest import make, results
 
 from puna.batch import batch as states
+from puna.batch import records
 from puna.errors import InvalidRequestError, NotFoundError, TooLargeError
 
 
@@ -248,6 +249,9 @@ def test_what_ended_long_ago_is_removed(open_batches, clock):
 def test_a_batch_that_cannot_be_read_hides_no_other(open_batches, caplog):
     found = open_batches()
     bad, good = make(found, "a"), make(found, "secret prompt")
+    worse = make(found, "b")
+    # A result of a request that the batch does not have.
+    records.append(worse.folder / states.RESULTS, records.Record(1, 9, False, b"x").encode())
     (bad.folder / states.DESCRIPTION).write_bytes(b"{")
     assert [each.id for each in open_batches().store.listed("")] == [good.id]
     assert "cannot be read" in caplog.text

@@ -15,10 +15,10 @@ from puna_client.v1 import batch_pb2
 from puna_rest.bodies import openai
 from puna_rest.bodies.batches import KEPT, LINE
 from puna_rest.bodies.responses import RESPONSES
-from puna_rest.errors import RestError, item_failure
+from puna_rest.errors import RestError, failure, item_failure
 from puna_rest.gobody.decoder import decode
 from puna_rest.gobody.kinds import Struct
-from puna_rest.translate import cloud
+from puna_rest.translate import cloud, search
 from puna_rest.translate.openai import chat_answer, chat_request, completions, embeddings
 from puna_rest.translate.options import Body
 from puna_rest.translate.parts import full_answer
@@ -78,7 +78,10 @@ def _embeddings(_: Document, body: Body, result: Result, _id: str, _created: int
 
 
 def _response(document: Document, body: Body, result: Result, id_: str, created: int) -> str:
-    found = responses_answer.full_answer(document, body, full_answer(result.chat))
+    part = full_answer(result.chat)
+    if responses_request.has_web_search(body):
+        search.refuse(part.tool_calls)
+    found = responses_answer.full_answer(document, body, part)
     return gojson.dumps({**found, "id": f"resp_{id_}", "created_at": created})
 
 
@@ -130,8 +133,13 @@ def line(batch_id: str, result: Result) -> str:
     _, kept = _parsed(result.client_data, KEPT)
     route = ENDPOINTS[kept["url"]]
     document, body = _parsed(kept["body"].encode(), route.kind)
-    created = result.complete_time.seconds
-    return _line(id_, result.custom_id, _answer(id_, 200, route.answer(document, body, result, id_, created)))
+    try:
+        status, text = 200, route.answer(document, body, result, id_, result.complete_time.seconds)
+    except RestError as error:
+        # The model calls for a search, which fails here as it does on the route.
+        failed = failure(error)
+        status, text = failed.status, gojson.dumps(chat_answer.error(failed))
+    return _line(id_, result.custom_id, _answer(id_, status, text))
 
 
 def _answer(id_: str, status: int, body: str) -> str:

@@ -73,6 +73,15 @@ def test_a_response_repeats_what_its_request_had():
     assert body["output"][0]["content"][0]["text"] == "yes"
 
 
+def test_a_search_fails_as_on_the_route():
+    asked = item("/v1/responses", {"model": "m", "input": "hi", "tools": [{"type": "web_search"}]})
+    call = message_pb2.ToolCall(id="1", name="web_search", arguments_json='{"query":"x"}')
+    message = message_pb2.ChatMessage(role="assistant", tool_calls=[call])
+    found = answered(asked, chat=chat_pb2.ChatResponse(message=message, finish=FINISH))
+    assert found["response"]["status_code"] == 403
+    assert "web search is unavailable" in found["response"]["body"]["error"]["message"]
+
+
 def test_references_are_resolved_when_the_batch_is_made():
     line = {"custom_id": "a", "method": "POST", "url": "/v1/responses"}
     line["body"] = {"model": "m", "input": [{"type": "item_reference", "id": "msg_1"}]}
