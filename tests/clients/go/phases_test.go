@@ -2,6 +2,7 @@ package clients
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -66,11 +67,15 @@ var loading sync.Mutex
 func TestEndOfCallInEachPhase(t *testing.T) {
 	t.Parallel()
 	connection := plain(t)
+	words := strings.Builder{} // which differ, since the server ends an answer that repeats one word
+	for number := range 100 {
+		fmt.Fprintf(&words, "w%d @wait .1 ", number)
+	}
 	cases := []struct{ phase, model, words string }{
 		{"queue", "phases", "never"},
 		{"load", "stuck", "never"},
 		{"prefill", "phases", "@prefill 100 .1"},
-		{"decode", "phases", strings.Repeat("word @wait .1 ", 100)},
+		{"decode", "phases", words.String()},
 	}
 	for _, each := range cases {
 		for _, code := range []codes.Code{codes.DeadlineExceeded, codes.Canceled} {
@@ -107,7 +112,7 @@ func endIn(t *testing.T, connection *grpc.ClientConn, request *punav1.GenerateRe
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	if code == codes.DeadlineExceeded {
-		ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel = context.WithTimeout(t.Context(), 4*time.Second)
 	}
 	defer cancel()
 	stream, err := punav1.NewGenerateServiceClient(connection).StreamGenerate(ctx, request)

@@ -91,8 +91,8 @@ export function generate(client: GenerateServiceClient, request: GenerateRequest
 
 /** Waits until a condition holds. */
 export async function eventually(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (const end = Date.now() + 20_000; !(await holds()); await sleep(20)) {
-    assert(Date.now() < end, `${what}: not within 20 s`);
+  for (const end = Date.now() + 60_000; !(await holds()); await sleep(20)) {
+    assert(Date.now() < end, `${what}: not within a minute`);
   }
 }
 
