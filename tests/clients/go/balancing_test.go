@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	_ "google.golang.org/grpc/balancer/weightedroundrobin" // the recommended service config names it
@@ -113,7 +112,7 @@ func start(t *testing.T, connection *grpc.ClientConn) *callers {
 		clients.running.Go(func() {
 			for !clients.ended.Load() {
 				var server peer.Peer
-				text, err := generate(within(t, time.Minute), connection, prompt("steady", "a @wait .1 b"), grpc.Peer(&server))
+				text, err := generate(within(t, patience), connection, prompt("steady", "a @wait .1 b"), grpc.Peer(&server))
 				if err != nil || text != "ab" {
 					t.Errorf("lost: %q %v", text, err)
 					return

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	punav1 "puna.dev/clients/go/puna/v1"
 )
@@ -30,7 +29,7 @@ var exact = &punav1.RequestOptions{
 func answer(t *testing.T, client punav1.ChatServiceClient, messages []*punav1.ChatMessage) (*punav1.ChatMessage, *punav1.Finish) {
 	t.Helper()
 	request := &punav1.ChatRequest{Model: "llamita", Messages: messages, Tools: weather, Options: exact, ToolCallDeltas: true}
-	stream, err := client.StreamChat(within(t, time.Minute), request)
+	stream, err := client.StreamChat(within(t, patience), request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +99,7 @@ func TestStructuredOutput(t *testing.T) {
 			Constraint: &punav1.OutputConstraint{Kind: &punav1.OutputConstraint_JsonSchema{JsonSchema: schema}},
 		},
 	}
-	response, err := punav1.NewChatServiceClient(plain(t)).Chat(within(t, time.Minute), request)
+	response, err := punav1.NewChatServiceClient(plain(t)).Chat(within(t, patience), request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +120,7 @@ func TestPackedEmbeddings(t *testing.T) {
 	client := punav1.NewEmbedServiceClient(plain(t))
 	embed := func(encoding punav1.VectorEncoding) *punav1.EmbedResponse {
 		request := &punav1.EmbedRequest{Model: "llamita-embed", Inputs: []string{"Why is the sky blue?", "A herd of llamas"}, Encoding: encoding}
-		response, err := client.Embed(within(t, time.Minute), request)
+		response, err := client.Embed(within(t, patience), request)
 		if err != nil {
 			t.Fatal(err)
 		}

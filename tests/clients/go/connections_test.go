@@ -43,7 +43,7 @@ func secure(t *testing.T, key string) *grpc.ClientConn {
 func TestTLSAndKey(t *testing.T) {
 	t.Parallel()
 	list := func(connection *grpc.ClientConn) error {
-		_, err := punav1.NewModelsServiceClient(connection).ListModels(within(t, 20*time.Second), &punav1.ListModelsRequest{})
+		_, err := punav1.NewModelsServiceClient(connection).ListModels(within(t, patience), &punav1.ListModelsRequest{})
 		return err
 	}
 	if err := list(secure(t, variable(t, "PUNA_API_KEY"))); err != nil {
@@ -61,7 +61,7 @@ func TestKeepalive(t *testing.T) {
 	pings := grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true})
 	t.Run("with a silent call", func(t *testing.T) {
 		t.Parallel()
-		text, err := generate(within(t, time.Minute), plain(t, pings), prompt("silent", "@wait 45 done"))
+		text, err := generate(within(t, patience), plain(t, pings), prompt("silent", "@wait 45 done"))
 		if err != nil || text != "done" {
 			t.Errorf("%q %v", text, err)
 		}
@@ -84,11 +84,11 @@ func TestWaitForReady(t *testing.T) {
 	t.Parallel()
 	address := freeAddress(t)
 	connection := dial(t, address)
-	_, err := generate(within(t, 20*time.Second), connection, prompt("steady", "early"))
+	_, err := generate(within(t, patience), connection, prompt("steady", "early"))
 	expect(t, err, codes.Unavailable)
 	answered := make(chan error, 1)
 	go func() {
-		text, err := generate(within(t, time.Minute), connection, prompt("steady", "late"), grpc.WaitForReady(true))
+		text, err := generate(within(t, patience), connection, prompt("steady", "late"), grpc.WaitForReady(true))
 		if err == nil && text != "late" {
 			t.Errorf("%q", text)
 		}
@@ -120,9 +120,9 @@ func TestRetryByServiceConfig(t *testing.T) {
 		request.Options = &punav1.RequestOptions{OmitProgress: true}
 		return request
 	}
-	_, err := generate(within(t, time.Minute), plain(t), crash("once"))
+	_, err := generate(within(t, patience), plain(t), crash("once"))
 	expect(t, err, codes.Unavailable)
-	text, err := generate(within(t, time.Minute), plain(t, recommended(t)), crash("twice"))
+	text, err := generate(within(t, patience), plain(t, recommended(t)), crash("twice"))
 	if err != nil || text != "again" {
 		t.Errorf("%q %v", text, err)
 	}

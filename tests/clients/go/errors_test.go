@@ -35,7 +35,7 @@ func TestErrorDetails(t *testing.T) {
 	client := punav1.NewChatServiceClient(plain(t))
 	fail := func(t *testing.T, request *punav1.ChatRequest, code codes.Code, reason string) (*status.Status, map[string]string) {
 		t.Helper()
-		_, err := client.Chat(within(t, time.Minute), request)
+		_, err := client.Chat(within(t, patience), request)
 		failed := expect(t, err, code)
 		info := detail[*errdetails.ErrorInfo](t, failed)
 		if info.GetDomain() != "puna" || info.GetReason() != reason {
@@ -84,10 +84,10 @@ func TestRetryInfo(t *testing.T) {
 		_, err := client.Chat(ctx, chat("llamita", "Hi", exact))
 		return err
 	}
-	if err := call(within(t, time.Minute)); err != nil {
+	if err := call(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
-	failed := expect(t, call(within(t, time.Minute)), codes.ResourceExhausted)
+	failed := expect(t, call(within(t, patience)), codes.ResourceExhausted)
 	if info := detail[*errdetails.ErrorInfo](t, failed); info.GetReason() != "RATE_LIMITED" {
 		t.Errorf("%v", info)
 	}

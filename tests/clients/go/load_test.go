@@ -22,7 +22,7 @@ func TestBalancingByLoad(t *testing.T) {
 	for i, address := range addresses {
 		serve(t, address)
 		connection := dial(t, address)
-		if _, err := generate(within(t, time.Minute), connection, prompt("silent", "loaded")); err != nil {
+		if _, err := generate(within(t, patience), connection, prompt("silent", "loaded")); err != nil {
 			t.Fatal(err)
 		}
 		if i == 0 {
@@ -41,7 +41,7 @@ func TestBalancingByLoad(t *testing.T) {
 			ask := func(calls int) {
 				for range calls {
 					var server peer.Peer
-					text, err := generate(within(t, time.Minute), connection, prompt("steady", "@wait .05 a"), grpc.Peer(&server))
+					text, err := generate(within(t, patience), connection, prompt("steady", "@wait .05 a"), grpc.Peer(&server))
 					if err != nil || text != "a" {
 						t.Fatalf("%q %v", text, err)
 					}

@@ -33,7 +33,7 @@ func phase(part *punav1.StreamGenerateResponse) string {
 func listed(t *testing.T, connection *grpc.ClientConn, model string) int {
 	t.Helper()
 	request := &punav1.ListRequestsRequest{Model: model}
-	response, err := punav1.NewServerServiceClient(connection).ListRequests(within(t, time.Minute), request)
+	response, err := punav1.NewServerServiceClient(connection).ListRequests(within(t, patience), request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func listed(t *testing.T, connection *grpc.ClientConn, model string) int {
 // until starts a call and returns what ends it once it has reached a phase.
 func until(t *testing.T, connection *grpc.ClientConn, request *punav1.GenerateRequest, want string) context.CancelFunc {
 	t.Helper()
-	ctx, cancel := context.WithCancel(within(t, time.Minute))
+	ctx, cancel := context.WithCancel(within(t, patience))
 	stream, err := punav1.NewGenerateServiceClient(connection).StreamGenerate(ctx, request)
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func TestEndOfCallInEachPhase(t *testing.T) {
 					endIn(t, connection, request, each.phase, code)
 				}
 				eventually(t, "nothing is listed", gone)
-				text, err := generate(within(t, 30*time.Second), connection, prompt("phases", "free"))
+				text, err := generate(within(t, patience), connection, prompt("phases", "free"))
 				if err != nil || text != "free" {
 					t.Fatalf("the slot is not free: %q %v", text, err)
 				}
@@ -110,7 +110,7 @@ func TestEndOfCallInEachPhase(t *testing.T) {
 // endIn starts a call that ends in a phase, and checks its status.
 func endIn(t *testing.T, connection *grpc.ClientConn, request *punav1.GenerateRequest, want string, code codes.Code) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	if code == codes.DeadlineExceeded {
 		ctx, cancel = context.WithTimeout(t.Context(), 4*time.Second)
 	}

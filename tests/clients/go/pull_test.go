@@ -4,7 +4,6 @@ import (
 	"maps"
 	"slices"
 	"testing"
-	"time"
 
 	punav1 "puna.dev/clients/go/puna/v1"
 )
@@ -12,7 +11,7 @@ import (
 func TestPullWithProgress(t *testing.T) {
 	t.Parallel()
 	client, name := punav1.NewModelsServiceClient(plain(t)), variable(t, "PUNA_PULL_MODEL")
-	stream, err := client.PullModel(within(t, time.Minute), &punav1.PullModelRequest{Name: name, Insecure: true})
+	stream, err := client.PullModel(within(t, patience), &punav1.PullModelRequest{Name: name, Insecure: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +35,7 @@ func TestPullWithProgress(t *testing.T) {
 	if pulled.GetName() != name || largest < 3_000_000 || !partial {
 		t.Errorf("ended with the model %q after a blob of %d bytes, partly seen: %v", pulled.GetName(), largest, partial)
 	}
-	listed, err := client.ListModels(within(t, time.Minute), &punav1.ListModelsRequest{})
+	listed, err := client.ListModels(within(t, patience), &punav1.ListModelsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

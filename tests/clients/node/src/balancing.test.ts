@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { describe, test } from "node:test";
 import { connectivityState } from "@grpc/grpc-js";
 
-import { end, eventually, freeAddress, plain, prompt, read, serve, variable, within } from "./client.js";
+import { end, eventually, freeAddress, patience, plain, prompt, read, serve, variable, within } from "./client.js";
 import { GenerateServiceClient } from "./gen/puna/v1/generate.js";
 
 /** Makes calls without a pause, of which none may fail, until `done` is. Calls `visit` with the address of each answer. */
@@ -13,7 +13,7 @@ async function keepCalling(client: GenerateServiceClient, done: Promise<void>, v
   let going = true;
   const callers = Array.from({ length: 6 }, async () => {
     while (going) {
-      const stream = client.streamGenerate(prompt("steady", "a @wait .1 b"), within(60));
+      const stream = client.streamGenerate(prompt("steady", "a @wait .1 b"), within(patience));
       assert.equal(await read(stream), "ab");
       visit(stream.getPeer());
     }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { call, plain, within } from "./client.js";
+import { call, patience, plain, within } from "./client.js";
 import { ChatRequest, ChatServiceClient } from "./gen/puna/v1/chat.js";
 import { EmbedRequest, EmbedServiceClient, VectorEncoding } from "./gen/puna/v1/embed.js";
 import { ChatMessage, Tool } from "./gen/puna/v1/message.js";
@@ -22,7 +22,7 @@ async function answer(client: ChatServiceClient, messages: ChatMessage[]): Promi
   const message = ChatMessage.fromPartial({ role: "assistant" });
   const written = new Map<number, string>();
   let finish: Finish | undefined;
-  for await (const part of client.streamChat(request, within(60))) {
+  for await (const part of client.streamChat(request, within(patience))) {
     for (const delta of part.deltas) {
       message.content += delta.content;
       message.toolCalls.push(...delta.toolCalls);

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { status } from "@grpc/grpc-js";
 
-import { call, eventually, failure, generate, plain, prompt, read, variable, within } from "./client.js";
+import { call, eventually, failure, generate, patience, plain, prompt, read, variable, within } from "./client.js";
 import { type GenerateRequest, GenerateServiceClient, type StreamGenerateResponse } from "./gen/puna/v1/generate.js";
 import { ListRequestsRequest, ServerServiceClient } from "./gen/puna/v1/server.js";
 
@@ -27,7 +27,7 @@ function phase(part: StreamGenerateResponse): Phase | undefined {
 
 /** Starts a call that ends in a phase, by a deadline or a cancellation, and checks its status. */
 async function endIn(want: Phase, request: GenerateRequest, code: status): Promise<void> {
-  const stream = client.streamGenerate(request, within(code === status.DEADLINE_EXCEEDED ? 4 : 60));
+  const stream = client.streamGenerate(request, within(code === status.DEADLINE_EXCEEDED ? 4 : patience));
   let last: Phase | undefined;
   const text = read(stream, (part) => {
     last = phase(part) ?? last;
@@ -41,7 +41,7 @@ async function endIn(want: Phase, request: GenerateRequest, code: status): Promi
 
 /** Starts a call and returns what ends it once it has reached a phase. */
 async function until(want: Phase, request: GenerateRequest): Promise<() => Promise<void>> {
-  const stream = client.streamGenerate(request, within(60));
+  const stream = client.streamGenerate(request, within(patience));
   const ended = new Promise<void>((resolve) => stream.once("error", () => resolve()).once("end", resolve));
   await new Promise<void>((resolve, reject) => {
     stream.on("data", (part: StreamGenerateResponse) => phase(part) === want && resolve()).once("error", reject);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { call, plain, variable, within } from "./client.js";
+import { call, patience, plain, variable, within } from "./client.js";
 import { ListModelsRequest, ModelsServiceClient, PullModelRequest } from "./gen/puna/v1/models.js";
 
 test("a pull with progress", async () => {
@@ -9,7 +9,7 @@ test("a pull with progress", async () => {
   const name = variable("PUNA_PULL_MODEL");
   const completed = new Map<string, number>();
   let [largest, partial, pulled] = [0, false, ""];
-  for await (const { event } of client.pullModel(PullModelRequest.fromPartial({ name, insecure: true }), within(60))) {
+  for await (const { event } of client.pullModel(PullModelRequest.fromPartial({ name, insecure: true }), within(patience))) {
     if (event?.$case === "model") {
       pulled = event.value.name;
     }
