@@ -5,7 +5,7 @@ from typing import Final
 
 import grpc
 import grpc.aio
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from puna_client.v1 import error_pb2
@@ -155,6 +155,8 @@ class Failure:
     """The core's ErrorInfo.reason; empty if the bridge refused the request."""
     early: bool = False
     """Whether the core reports that the request was not running yet."""
+    field: str = ""
+    """Path of the wrong field of the core's request; empty: unknown."""
     retry_after: int = 0
     """Seconds after which the request may succeed; 0: unknown."""
 
@@ -175,7 +177,7 @@ def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
     if isinstance(error, RestError):
         return Failure(error.status, str(error), error.reason)
     trailer = dict(error.trailing_metadata() or ())
-    info, retry = _info(trailer.get(_DETAILS, b""))
+    info, retry, bad = _info(trailer.get(_DETAILS, b""))
     reason = str(info.reason)
     # The reason first: one gRPC code stands for several HTTP statuses.
     status = BY_REASON.get(reason) or BY_CODE.get(error.code(), 500)
@@ -183,7 +185,8 @@ def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
     whole = trailer.get(_LONG_ERROR, b"")
     text = whole.decode(errors="replace") if isinstance(whole, bytes) and whole else error.details() or ""
     early, seconds = info.metadata.get("early") == "1", retry.retry_delay.seconds
-    return Failure(status, text, reason or error.code().name, early=early, retry_after=seconds)
+    field = next((each.field for each in bad.field_violations), "")
+    return Failure(status, text, reason or error.code().name, early=early, field=field, retry_after=seconds)
 
 
 def item_failure(error: error_pb2.ItemError) -> Failure:
@@ -199,11 +202,11 @@ def grpc_code(failed: Failure) -> int:
     return int(_CODES.get(failed.status, grpc.StatusCode.INTERNAL).value[0])
 
 
-def _info(details: str | bytes) -> tuple[ErrorInfo, RetryInfo]:
-    info, retry = ErrorInfo(), RetryInfo()
+def _info(details: str | bytes) -> tuple[ErrorInfo, RetryInfo, BadRequest]:
+    info, retry, bad = ErrorInfo(), RetryInfo(), BadRequest()
     if isinstance(details, bytes):
         for detail in Status.FromString(details).details:
             # Each message is unpacked from the detail of its own type.
-            if not detail.Unpack(info):
-                detail.Unpack(retry)
-    return info, retry
+            if not detail.Unpack(info) and not detail.Unpack(retry):
+                detail.Unpack(bad)
+    return info, retry, bad

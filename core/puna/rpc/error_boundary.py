@@ -16,8 +16,9 @@ from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
-from puna.errors import PunaError, StoreFailedError
+from puna.errors import InvalidModelNameError, ModelRequiredError, PunaError, StoreFailedError
 from puna.rpc.status import LONG_ERRORS, code_of, short, trailers
 from puna.rpc.wording import words
 from puna.traceback_summary import summarize
@@ -77,11 +78,20 @@ async def _guarded(handler: Handler[S, Request, Response], servicer: S, request:
     except Exception as error:
         await _unexpected(handler, error, context)
     metadata = dict(context.invocation_metadata() or ())
+    if isinstance(failure, ModelRequiredError | InvalidModelNameError):
+        _name_field(failure, request)
     failure.__traceback__ = None  # its frames would hold the request until the next garbage collection
     # Other clients accept 8 KiB of trailers. A longer text would break the call instead of explaining it.
     whole_text = metadata.get(LONG_ERRORS) == "1"
     await refuse(context, failure, whole_text=whole_text)
     raise failure
+
+
+def _name_field(error: PunaError, request: object) -> None:
+    """Note the field of a request that has the model's name, unless the error has a field. Only this layer knows it."""
+    fields = request.DESCRIPTOR.fields_by_name if isinstance(request, Message) else ()
+    if found := next((name for name in ("model", "name") if name in fields), ""):
+        error.info.setdefault("field", found)
 
 
 async def refuse(context: Context, error: PunaError, *, whole_text: bool = False) -> NoReturn:

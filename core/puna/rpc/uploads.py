@@ -42,7 +42,7 @@ async def received(
         raise InvalidRequestError("the first message must be `config`", field="config")
     config = first.config
     if not config.digest:
-        raise InvalidDigestError
+        raise InvalidDigestError(field="config.digest")
     # The content is addressed by its digest, so a blob that is there is the same. Gigabytes need not travel again.
     if await asyncio.to_thread(blobs.has, config.digest):
         return Blob(config.digest, await asyncio.to_thread(blobs.size, config.digest), created=False)

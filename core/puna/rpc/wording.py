@@ -6,13 +6,16 @@ A gRPC client reads other words. The bridge gets the original text in a trailer;
 """
 
 import json
+import re
 from typing import Any, Final
 
 from puna.errors import (
     BackendCrashedError,
     CloudDisabledError,
+    CreateFailedError,
     EmbeddingsUnsupportedError,
     LoadFailedError,
+    NotUploadedError,
     PunaError,
     QueueFullError,
 )
@@ -22,6 +25,11 @@ _WORDS: Final[dict[type[PunaError], str]] = {
     QueueFullError: "too many requests wait; OLLAMA_MAX_QUEUE sets how many may",
     CloudDisabledError: "the model runs in Ollama's cloud, which this server does not call",
 }
+_TEXTS: Final = {
+    "neither 'from' or 'files' was specified": "one of from_model, files, upstream and backend must be set",
+}
+"""Own words for errors whose class has several texts."""
+_MISSING: Final = re.compile(r"open /.*: no such file or directory", re.DOTALL)
 _BEGINNINGS: Final = (
     (
         "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
@@ -45,6 +53,13 @@ def words(error: PunaError) -> str:
     if (own := _WORDS.get(type(error))) is not None:
         return own
     text = str(error)
+    if (own := _TEXTS.get(text)) is not None:
+        return own
+    # The paths of the store are no business of other machines.
+    if isinstance(error, NotUploadedError):
+        return f"the store has no blob {error.info['digest']}: upload it first"
+    if isinstance(error, CreateFailedError) and _MISSING.fullmatch(text):
+        return "a file of the model is missing in the store"
     if text.startswith(_ENGINE):
         return _of_engine(_parsed(text), text)
     if isinstance(error, LoadFailedError | BackendCrashedError):

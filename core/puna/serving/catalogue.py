@@ -122,7 +122,7 @@ class Catalogue:
         # The source is checked first, since Ollama names the first invalid one.
         for what, text, name in zip(("source", "destination"), (source, destination), names, strict=True):
             if not name.is_valid:
-                raise InvalidModelNameError(f"{what} {quote(text)} is invalid")
+                raise InvalidModelNameError(f"{what} {quote(text)} is invalid", field=what)
             current().check_model(name.shortest)
         try:
             await asyncio.to_thread(self._store.copy, *names)

@@ -1,6 +1,7 @@
 """/api/create, /api/pull and /api/push: jobs that report progress."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TypeVar
 
 import grpc.aio
@@ -58,8 +59,17 @@ async def _job(request: web.Request, call: streams.Call[Step], *, stream: bool) 
         failed = failure(error)
         if failed.reason == "INVALID_MODEL_NAME":  # errors before the job starts have a status of their own
             raise
+        failed = replace(failed, status=_status(failed))
         refused = _error(request, failed)
         return answers.flushed(request, refused) if stream else refused
+
+
+def _status(failed: Failure) -> int:
+    # Ollama opens the blobs of `files` while the job runs, as a fault of the server, and checks the other ones before.
+    late = failed.reason == "INVALID_DIGEST" or failed.text.startswith("open ")
+    if failed.field == "files" and late:
+        return 500
+    return 400 if failed.reason == "BLOB_NOT_FOUND" else failed.status
 
 
 async def _last(call: streams.Call[Step]) -> str:

@@ -157,7 +157,7 @@ async def test_a_model_looks_alike_in_every_answer(stubs):
     ("fields", "text"),
     [
         ({"name": ""}, "invalid model name"),
-        ({"name": "x"}, "neither 'from' or 'files' was specified"),
+        ({"name": "x"}, "one of from_model, files, upstream and backend must be set"),
         ({"name": "x", "files": [{"name": "../a", "digest": "d"}]}, "file path must be relative"),
     ],
 )

@@ -133,7 +133,7 @@ class _Creation:
         if self.request.base:
             return (yield from self._from_model(config))
         # Ollama answers 500 for a missing model file and 400 for a missing adapter or draft.
-        uploads = Uploads(self.store.blobs, self.shared_locks, strict=False)
+        uploads = Uploads(self.store.blobs, self.shared_locks, "files")
         files = self.request.files or {}
         choice = backend_choice.of_files(self.request, self.store.backends, lambda: uploads.are_gguf(files))
         config = choice.applied(config)
@@ -228,7 +228,7 @@ class _Creation:
         return ModelComponent(layer=inherited, header=gguf.read(path), path=path, uploaded=False)
 
     def _adapters(self, items: list[ModelComponent | Entry]) -> Generator[TransferStep, None, list[ModelComponent]]:
-        uploads = Uploads(self.store.blobs, self.shared_locks, strict=True)
+        uploads = Uploads(self.store.blobs, self.shared_locks, "adapters")
         if uploads.kind(self.request.adapters) == "safetensors":
             yield TransferStep(JobPhase.CONVERTING, "converting adapter")
             bases = [each.header for each in items if isinstance(each, ModelComponent) and _is_model(each)]
@@ -242,7 +242,7 @@ class _Creation:
         return components
 
     def _drafts(self) -> Generator[TransferStep, None, list[ModelComponent]]:
-        uploads = Uploads(self.store.blobs, self.shared_locks, strict=True)
+        uploads = Uploads(self.store.blobs, self.shared_locks, "draft_files")
         if uploads.kind(self.request.draft_files) == "safetensors":
             components = [(yield from self._converted_model(self.request.draft_files, self.request.draft_quantize))]
         else:

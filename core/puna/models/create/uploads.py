@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from puna.errors import CreateFailedError, InvalidCreateError, InvalidDigestError
+from puna.errors import CreateFailedError, InvalidCreateError, InvalidDigestError, NotUploadedError
 from puna.gguf import reader as gguf
 from puna.gguf.reader import GGUF
 from puna.models.layout import media_types
 from puna.models.layout.manifest import Layer
 from puna.models.progress import JobPhase, TransferStep
 from puna.models.storage.blobs import BlobStore, SharedLocks
+from puna.models.storage.digest import plain
 
 Kind = Literal["gguf", "safetensors"]
 
@@ -63,12 +64,13 @@ class Shard:
 
 
 class Uploads:
-    """Reads uploaded files. If `strict`, a missing file is the client's error (400), otherwise the server's (500)."""
+    """Reads the uploaded files of one field of the request."""
 
-    def __init__(self, blobs: BlobStore, shared_locks: SharedLocks, *, strict: bool) -> None:
+    def __init__(self, blobs: BlobStore, shared_locks: SharedLocks, field: str) -> None:
+        """`field` is the name of the field in a CreateModelRequest, for errors."""
         self._blobs = blobs
         self._shared_locks = shared_locks
-        self._strict = strict
+        self._field = field
 
     def kind(self, files: Mapping[str, str]) -> Kind:
         """Return the format of the files, by their names or else by their content. Raises InvalidCreateError."""
@@ -93,13 +95,14 @@ class Uploads:
             return False
 
     def opaque(self, files: Mapping[str, str]) -> Iterator[Layer]:
-        """Yield a layer for each file that only a backend can read. Raises InvalidCreateError if one is missing."""
+        """Yield a layer for each file that only a backend can read. Raises NotUploadedError."""
         # Sorted, so that the same files make the same model, in whatever order they were named.
         for name in sorted(files):
             path = self._blobs.path(files[name])
             self._shared_locks.add(files[name])
             if not path.is_file():
-                raise InvalidCreateError(f"the file {name!r} has not been uploaded: there is no blob {files[name]}")
+                text = f"the file {name!r} has not been uploaded: there is no blob {files[name]}"
+                raise NotUploadedError(text, digest=plain(files[name]), field=self._field)
             self._blobs.touch(files[name])
             yield Layer(media_type=media_types.FILE, digest=files[name], size=path.stat().st_size, name=name)
 
@@ -134,7 +137,7 @@ class Uploads:
             size = path.stat().st_size
         except FileNotFoundError:
             text = f"open {path}: no such file or directory"
-            raise (InvalidCreateError(text) if self._strict else CreateFailedError(text)) from None
+            raise NotUploadedError(text, digest=plain(digest), field=self._field) from None
         self._blobs.touch(digest)
         layer = Layer(media_type=media_type_of(header), digest=digest, size=size, source=name)
         return ModelComponent(layer=layer, header=header, path=path, uploaded=True)
@@ -142,10 +145,9 @@ class Uploads:
     def _path(self, digest: str) -> Path:
         try:
             return self._blobs.path(digest)
-        except InvalidDigestError:
-            if self._strict:
-                raise
-            raise CreateFailedError("invalid digest format") from None
+        except InvalidDigestError as error:
+            error.info["field"] = self._field
+            raise
 
 
 def media_type_of(header: GGUF) -> str:

@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 from puna.errors import BlobNotFoundError, DigestMismatchError
 from puna.go.json import quote
 from puna.models.storage import durable
-from puna.models.storage.digest import file_name, is_digest
+from puna.models.storage.digest import file_name, is_digest, plain
 from puna.models.storage.locks import ByteLocks, hold_exclusive_locks
 from puna.models.storage.stat_fingerprints import SMALL, FileState, StatFingerprints
 
@@ -126,8 +126,8 @@ class BlobStore:
         try:
             return self.path(digest).stat().st_size
         except FileNotFoundError:
-            found = file_name(digest).replace("-", ":", 1)  # the client may have written either separator
-            raise BlobNotFoundError(f"blob {quote(digest)} not found", digest=found) from None
+            # The client may have written either separator.
+            raise BlobNotFoundError(f"blob {quote(digest)} not found", digest=plain(digest)) from None
 
     def files(self) -> list[Path]:
         """Return the paths of all blobs, broken links included."""

@@ -17,6 +17,11 @@ def file_name(digest: str) -> str:
     return f"sha256-{match[1]}"
 
 
+def plain(digest: str) -> str:
+    """Return a digest in its usual form, with a colon. Raises InvalidDigestError."""
+    return file_name(digest).replace("-", ":", 1)
+
+
 def is_digest(text: str) -> bool:
     """Return whether `text` is a digest, with either separator."""
     return _DIGEST.fullmatch(text) is not None

@@ -183,7 +183,7 @@ class ModelsServiceServicer(object):
 
     def CreateModel(self, request, context):
         """CreateModel creates a model from another model or from uploaded files. INVALID_ARGUMENT (INVALID_MODEL_NAME,
-        INVALID_CREATE and others), NOT_FOUND (BLOB_NOT_FOUND). The model appears once all of it is written.
+        INVALID_CREATE, INVALID_DIGEST and others), NOT_FOUND (BLOB_NOT_FOUND) if a file has not been uploaded. The model appears once all of it is written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

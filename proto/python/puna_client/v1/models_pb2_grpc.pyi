@@ -62,7 +62,7 @@ class ModelsServiceStub:
     """PushModel pushes a model to a registry. Status codes: see PullModel, and UNAUTHENTICATED (REGISTRY_UNAUTHORIZED)."""
     CreateModel: _grpc.UnaryStreamMultiCallable[_models_pb2.CreateModelRequest, _models_pb2.CreateModelResponse]
     """CreateModel creates a model from another model or from uploaded files. INVALID_ARGUMENT (INVALID_MODEL_NAME,
-    INVALID_CREATE and others), NOT_FOUND (BLOB_NOT_FOUND). The model appears once all of it is written.
+    INVALID_CREATE, INVALID_DIGEST and others), NOT_FOUND (BLOB_NOT_FOUND) if a file has not been uploaded. The model appears once all of it is written.
     """
     CopyModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.CopyModelRequest, _models_pb2.CopyModelResponse]
     """CopyModel copies a model to another name. The files are shared. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND
@@ -122,7 +122,7 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     """PushModel pushes a model to a registry. Status codes: see PullModel, and UNAUTHENTICATED (REGISTRY_UNAUTHORIZED)."""
     CreateModel: _aio.UnaryStreamMultiCallable[_models_pb2.CreateModelRequest, _models_pb2.CreateModelResponse]  # type: ignore[assignment]
     """CreateModel creates a model from another model or from uploaded files. INVALID_ARGUMENT (INVALID_MODEL_NAME,
-    INVALID_CREATE and others), NOT_FOUND (BLOB_NOT_FOUND). The model appears once all of it is written.
+    INVALID_CREATE, INVALID_DIGEST and others), NOT_FOUND (BLOB_NOT_FOUND) if a file has not been uploaded. The model appears once all of it is written.
     """
     CopyModel: _aio.UnaryUnaryMultiCallable[_models_pb2.CopyModelRequest, _models_pb2.CopyModelResponse]  # type: ignore[assignment]
     """CopyModel copies a model to another name. The files are shared. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND
@@ -233,7 +233,7 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_models_pb2.CreateModelResponse], _abc.AsyncIterator[_models_pb2.CreateModelResponse]]:
         """CreateModel creates a model from another model or from uploaded files. INVALID_ARGUMENT (INVALID_MODEL_NAME,
-        INVALID_CREATE and others), NOT_FOUND (BLOB_NOT_FOUND). The model appears once all of it is written.
+        INVALID_CREATE, INVALID_DIGEST and others), NOT_FOUND (BLOB_NOT_FOUND) if a file has not been uploaded. The model appears once all of it is written.
         """
 
     @_abc_1.abstractmethod

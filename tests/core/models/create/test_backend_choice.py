@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from puna.errors import CreateFailedError, InvalidCreateError, TransferError
+from puna.errors import CreateFailedError, InvalidCreateError, NotUploadedError, TransferError
 from puna.messages import Message
 from puna.models.create.backend_choice import format_to_import
 from puna.models.layout import manifest as manifests
@@ -30,7 +30,7 @@ def get(workshop):
 @pytest.fixture
 def refused(workshop):
     def refuse(**what):
-        with pytest.raises(InvalidCreateError) as caught:
+        with pytest.raises((InvalidCreateError, NotUploadedError)) as caught:
             workshop.create("refused", **what)
         assert "refused" not in [each.name.model for each in workshop.store.list()]
         return str(caught.value)

@@ -10,6 +10,7 @@ from puna.errors import (
     InvalidCreateError,
     InvalidDigestError,
     InvalidModelNameError,
+    NotUploadedError,
     TransferError,
 )
 from puna.gguf import reader as gguf
@@ -327,14 +328,14 @@ def test_files_are_checked_as_the_reference_does(workshop):
             workshop.create(files=files)
     with pytest.raises(InvalidCreateError, match=r"^supplied file was not in GGUF format$"):
         workshop.create(files={"a.gguf": hello})
-    with pytest.raises(CreateFailedError, match=r"^invalid digest format$"):
+    with pytest.raises(InvalidDigestError, match=r"^invalid digest format$"):
         workshop.create(files={"a.gguf": "zzz"})
-    with pytest.raises(CreateFailedError, match=r"^open .*/blobs/sha256-3+: no such file or directory$"):
+    with pytest.raises(NotUploadedError, match=r"^open .*/blobs/sha256-3+: no such file or directory$"):
         workshop.create(files={"a.gguf": MISSING})
     with pytest.raises(GGUFError, match=r"^unexpected EOF$"):
         workshop.create(files={"a.gguf": workshop.upload(b"GGUF\3\0\0\0" + bytes(9))})
     workshop.create_plain("base")
-    with pytest.raises(InvalidCreateError, match=r"^open .*/blobs/sha256-3+: no such file or directory$"):
+    with pytest.raises(NotUploadedError, match=r"^open .*/blobs/sha256-3+: no such file or directory$"):
         workshop.create(base="base", adapters={"a.gguf": MISSING})
     with pytest.raises(InvalidDigestError):
         workshop.create(base="base", draft_files={"a.gguf": "zz"})
