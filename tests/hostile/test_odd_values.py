@@ -52,7 +52,7 @@ HONEST = {
     "CopyModel": {"source": "scripted", "destination": "copied"},
     "DeleteModel": {"name": "nowhere"},
     "ImportModels": {"paths": ["/nowhere"]},
-    "UploadBlob": {"digest": "sha256:" + "0" * 64},
+    "UploadBlob": {"config": {"digest": "sha256:" + "0" * 64}},
     "StatBlob": {"digest": "sha256:" + "0" * 64},
     "WatchLoad": {"interval": "3600s"},
 }
