@@ -191,7 +191,7 @@ def failure(error: grpc.aio.AioRpcError | RestError) -> Failure:
 
 def item_failure(error: error_pb2.ItemError) -> Failure:
     """Return the failure that the error of an item stands for: that of a call with this item alone."""
-    info, retry = _info(error.status)
+    info, retry, _ = _info(error.status)
     status = BY_REASON.get(error.reason) or BY_NUMBER.get(error.code, 500)
     early, seconds = info.metadata.get("early") == "1", retry.retry_delay.seconds
     return Failure(status, error.message, error.reason, early=early, retry_after=seconds)
