@@ -29,7 +29,6 @@ PunaError
 ├── NotFoundError
 │   ├── ModelNotFoundError
 │   └── BlobNotFoundError
-│       └── NotUploadedError       a file of a new model is missing
 ├── UnsupportedOperationError      the model does not support the operation
 │   ├── DemandUnsupportedError     the backend cannot give the answer the form that the request demands
 │   ├── EmbeddingsUnsupportedError
@@ -140,9 +139,10 @@ class DigestMismatchError(InvalidRequestError):
 
     reason = "DIGEST_MISMATCH"
 
-    def __init__(self, expected: str, got: str) -> None:
-        text = f'digest mismatch, expected "{expected}", got "{got}"'
-        super().__init__(text, expected=expected.replace("-", ":", 1), got=got)
+    def __init__(self, want: str, got: str) -> None:
+        super().__init__(
+            f'digest mismatch, expected "{want}", got "{got}"', expected=want.replace("-", ":", 1), got=got
+        )
 
 
 class InvalidCreateError(InvalidRequestError):
@@ -256,10 +256,6 @@ class BlobNotFoundError(NotFoundError):
     """The store has no such blob."""
 
     reason = "BLOB_NOT_FOUND"
-
-
-class NotUploadedError(BlobNotFoundError):
-    """A file of a new model has not been uploaded. `info` has its `digest`, and the `field` that names it."""
 
 
 class UnsupportedOperationError(PunaError):

@@ -15,10 +15,10 @@ from puna.errors import (
     CreateFailedError,
     EmbeddingsUnsupportedError,
     LoadFailedError,
-    NotUploadedError,
     PunaError,
     QueueFullError,
 )
+from puna.models.create.uploads import NotUploadedError
 
 _WORDS: Final[dict[type[PunaError], str]] = {
     EmbeddingsUnsupportedError: "the model does not embed",

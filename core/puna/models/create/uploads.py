@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from puna.errors import CreateFailedError, InvalidCreateError, InvalidDigestError, NotUploadedError
+from puna.errors import BlobNotFoundError, CreateFailedError, InvalidCreateError, InvalidDigestError
 from puna.gguf import reader as gguf
 from puna.gguf.reader import GGUF
 from puna.models.layout import media_types
@@ -61,6 +61,10 @@ class Shard:
 
     path: Path
     header: GGUF
+
+
+class NotUploadedError(BlobNotFoundError):
+    """A file of a new model has not been uploaded. `info` has its `digest`, and the `field` that names it."""
 
 
 class Uploads:

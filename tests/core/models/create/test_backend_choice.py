@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from puna.errors import CreateFailedError, InvalidCreateError, NotUploadedError, TransferError
+from puna.errors import CreateFailedError, InvalidCreateError, TransferError
 from puna.messages import Message
 from puna.models.create.backend_choice import format_to_import
+from puna.models.create.uploads import NotUploadedError
 from puna.models.layout import manifest as manifests
 from puna.models.layout import media_types
 from puna.models.layout.manifest import Layer, Manifest

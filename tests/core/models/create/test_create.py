@@ -10,7 +10,6 @@ from puna.errors import (
     InvalidCreateError,
     InvalidDigestError,
     InvalidModelNameError,
-    NotUploadedError,
     TransferError,
 )
 from puna.gguf import reader as gguf
@@ -18,6 +17,7 @@ from puna.gguf.reader import GGUFError
 from puna.messages import Message
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
+from puna.models.create.uploads import NotUploadedError
 from puna.models.name import ModelName
 from puna.models.progress import JobPhase, TransferStep
 from puna.models.storage.blobs import digest_of
