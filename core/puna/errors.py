@@ -139,10 +139,8 @@ class DigestMismatchError(InvalidRequestError):
 
     reason = "DIGEST_MISMATCH"
 
-    def __init__(self, want: str, got: str) -> None:
-        super().__init__(
-            f'digest mismatch, expected "{want}", got "{got}"', expected=want.replace("-", ":", 1), got=got
-        )
+    def __init__(self, expected: str, got: str) -> None:
+        super().__init__(f'digest mismatch, expected "{expected}", got "{got}"', expected=expected, got=got)
 
 
 class InvalidCreateError(InvalidRequestError):

@@ -69,10 +69,10 @@ class BlobWriter:
         digest = f"sha256:{self._hash.hexdigest()}"
         wrong = expected is not None and expected != digest
         if wrong and not keep:
-            raise DigestMismatchError(expected or "", digest)
+            raise _mismatch(expected or "", digest)
         created = self._blobs.store_written(self._file, self._path, digest)
         if wrong:
-            raise DigestMismatchError(expected or "", digest)
+            raise _mismatch(expected or "", digest)
         return Blob(digest, self._size, created=created)
 
 
@@ -269,3 +269,10 @@ def touch_if_present(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _mismatch(expected: str, got: str) -> DigestMismatchError:
+    error = DigestMismatchError(expected, got)
+    # The text repeats what the client wrote, with either separator. Programs read one form.
+    error.info["expected"] = expected.replace("-", ":", 1)
+    return error
