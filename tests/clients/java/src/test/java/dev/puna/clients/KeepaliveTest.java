@@ -20,8 +20,8 @@ import org.junit.jupiter.api.parallel.ExecutionMode;
 /** Pings over a silence, with a call and without. */
 @Execution(ExecutionMode.CONCURRENT)
 class KeepaliveTest {
-  /** Longer than the 40 seconds after which a server that counts pings ends the connection. */
-  private static final Duration SILENCE = Duration.ofSeconds(45);
+  /** Longer than the 50 seconds after which a server that counts pings ends a connection of grpc-java. */
+  private static final Duration SILENCE = Duration.ofSeconds(60);
 
   private final ManagedChannel channel =
       Grpc.newChannelBuilder(Servers.variable("PUNA_ADDRESS"), InsecureChannelCredentials.create())
