@@ -5,7 +5,7 @@ import os
 import pytest
 from tests.apps.installed import debian
 from tests.clients.projects import KEPT, PROTO, copy, run
-from tests.clients.readme import check, follow
+from tests.clients.readme import check, check_secure, follow
 
 REPOSITORY = f"-Dmaven.repo.local={KEPT / 'maven'}"
 """The option of Maven that names the folder of its packages, which is kept between runs."""
@@ -23,5 +23,7 @@ def test_the_suite_in_java(variables):
     run("mvn", "-q", "-B", REPOSITORY, f"-Dproto={PROTO}", "test", cwd=home, env=os.environ | variables)
 
 
-def test_the_readme_in_java(plain, tmp_path):
-    check(follow("Java", tmp_path, plain.grpc, path="", MAVEN_OPTS=REPOSITORY))
+def test_the_readme_in_java(plain, secure, tmp_path):
+    printed = follow("Java", tmp_path, plain.grpc, "", secure, MAVEN_OPTS=REPOSITORY)
+    check(printed)
+    check_secure(printed)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from tests.clients.projects import HERE, KEPT, PROTO, run
-from tests.clients.readme import check, follow
+from tests.clients.readme import check, check_secure, follow
 
 BUILT = {
     "CARGO_TARGET_DIR": str(KEPT / "rust"),
@@ -30,5 +30,7 @@ def test_the_suite_in_rust(protoc, variables):
     run("cargo", "test", "--locked", cwd=HERE / "rust", env=environment, path=protoc.parent)
 
 
-def test_the_readme_in_rust(protoc, plain, tmp_path):
-    check(follow("Rust", tmp_path, plain.grpc, path=protoc.parent, **BUILT))
+def test_the_readme_in_rust(protoc, plain, secure, tmp_path):
+    printed = follow("Rust", tmp_path, plain.grpc, protoc.parent, secure, **BUILT)
+    check(printed)
+    check_secure(printed)

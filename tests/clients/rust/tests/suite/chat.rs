@@ -1,9 +1,13 @@
 //! Streamed chat with a tool, and structured output.
 
+use std::collections::HashMap;
+
 use puna_clients::v1::{
     ChatMessage, ChatRequest, OutputConstraint, RequestOptions, SamplingOptions, Tool, ToolCall,
     chat_service_client::ChatServiceClient, output_constraint::Kind,
 };
+
+use serde_json::{Value, json};
 
 use crate::support::connect;
 
@@ -16,19 +20,30 @@ fn greedy() -> RequestOptions {
     RequestOptions { sampling: Some(sampling), ..Default::default() }
 }
 
-/// Streams an answer; returns its text and its tool calls.
+fn parse(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+/// Streams an answer; returns its text and its tool calls, after comparing these with what their deltas make.
 async fn answer(request: ChatRequest) -> (String, Vec<ToolCall>) {
     let mut stream = ChatServiceClient::new(connect().await).stream_chat(request).await.unwrap().into_inner();
-    let (mut text, mut calls, mut finished) = (String::new(), Vec::new(), false);
+    let (mut text, mut calls, mut finished) = (String::new(), Vec::<ToolCall>::new(), false);
+    let mut written = HashMap::<i32, String>::new();
     while let Some(part) = stream.message().await.unwrap() {
         assert!(!finished, "a message follows the last one");
         for delta in part.deltas {
             text += &delta.content;
             calls.extend(delta.tool_calls);
+            for part in delta.tool_call_deltas {
+                written.entry(part.index).or_default().push_str(&part.arguments_json);
+            }
         }
         finished = part.done.is_some();
     }
     assert!(finished);
+    for call in &calls {
+        assert_eq!(parse(&written[&call.index]), parse(&call.arguments_json));
+    }
     (text, calls)
 }
 
@@ -45,14 +60,14 @@ async fn a_streamed_chat_calls_a_tool_and_tells_its_result() {
         model: "llamita".into(),
         messages: vec![user("What is the weather in Paris?")],
         tools: vec![tool],
+        tool_call_deltas: true,
         options: Some(greedy()),
         ..Default::default()
     };
     let (text, calls) = answer(request.clone()).await;
     let [call] = &calls[..] else { panic!("{calls:?}") };
     assert_eq!(call.name, "get_weather");
-    let arguments: serde_json::Value = serde_json::from_str(&call.arguments_json).unwrap();
-    assert_eq!(arguments, serde_json::json!({"city": "Paris"}));
+    assert_eq!(parse(&call.arguments_json), json!({"city": "Paris"}));
     let result = ChatMessage {
         role: "tool".into(),
         content: r#"{"temperature": 21, "sky": "sunny"}"#.into(),
@@ -82,7 +97,7 @@ async fn structured_output_has_the_schema() {
         ..Default::default()
     })
     .await;
-    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let found = parse(&text);
     assert_eq!(found.as_object().unwrap().len(), 2, "{found}");
     assert_eq!(found["capital"], "Paris");
     assert!(found["sure"].is_boolean(), "{found}");

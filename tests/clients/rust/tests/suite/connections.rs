@@ -49,8 +49,8 @@ pub async fn secure(key: &str) -> (Channel, Bearer) {
     (channel, Bearer(format!("Bearer {key}").parse().unwrap()))
 }
 
-/// Forwards connections to the shared server; returns an address and the number of connections.
-async fn forward() -> (String, Arc<AtomicUsize>) {
+/// Forwards connections to a server; returns an address and the number of connections.
+pub async fn forward(server: String) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let count = Arc::new(AtomicUsize::new(0));
@@ -58,7 +58,7 @@ async fn forward() -> (String, Arc<AtomicUsize>) {
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             counted.fetch_add(1, Ordering::Relaxed);
-            let mut server = TcpStream::connect(variable("PUNA_ADDRESS")).await.unwrap();
+            let mut server = TcpStream::connect(&server).await.unwrap();
             tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
         }
     });
@@ -66,7 +66,7 @@ async fn forward() -> (String, Arc<AtomicUsize>) {
 }
 
 async fn pinging() -> (Channel, Arc<AtomicUsize>) {
-    let (address, connections) = forward().await;
+    let (address, connections) = forward(variable("PUNA_ADDRESS")).await;
     let endpoint = endpoint(&address)
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(5))

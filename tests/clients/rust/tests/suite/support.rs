@@ -83,8 +83,13 @@ pub struct Server {
 impl Server {
     /// Starts a server and waits until it is ready. Port 0 chooses a free one.
     pub async fn start(address: &str) -> Server {
+        Server::start_with(address, &[]).await
+    }
+
+    /// Starts a server with settings, which are environment variables.
+    pub async fn start_with(address: &str, settings: &[(&str, &str)]) -> Server {
         let mut command = Command::new(variable("PUNA_SERVE"));
-        let mut process = command.arg(address).stdout(Stdio::piped()).spawn().unwrap();
+        let mut process = command.arg(address).envs(settings.iter().copied()).stdout(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap());
         let read = spawn_blocking(move || {
             let mut greeting = String::new();

@@ -16,8 +16,10 @@ import dev.puna.v1.SamplingOptions;
 import dev.puna.v1.StreamChatResponse;
 import dev.puna.v1.Tool;
 import dev.puna.v1.ToolCall;
+import dev.puna.v1.ToolCallDelta;
 import io.grpc.ManagedChannel;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.Iterator;
 import java.util.List;
 import org.junit.jupiter.api.AfterEach;
@@ -48,19 +50,28 @@ class ChatTest {
 
   private record Answer(String text, List<ToolCall> calls, FinishReason reason) {}
 
+  /** Streams an answer; compares its tool calls with what their deltas make. */
   private Answer ask(ChatRequest request) {
     Iterator<StreamChatResponse> parts =
         ChatServiceGrpc.newBlockingStub(channel).withDeadlineAfter(Servers.PATIENCE).streamChat(request);
     var text = new StringBuilder();
     var calls = new ArrayList<ToolCall>();
+    var written = new HashMap<Integer, String>();
     while (true) {
       StreamChatResponse part = parts.next();
       part.getDeltasList().forEach(delta -> {
         text.append(delta.getContent());
         calls.addAll(delta.getToolCallsList());
+        for (ToolCallDelta fragment : delta.getToolCallDeltasList()) {
+          written.merge(fragment.getIndex(), fragment.getArgumentsJson(), String::concat);
+        }
       });
       if (part.hasDone()) {
         assertFalse(parts.hasNext(), "a message follows the last one");
+        for (ToolCall call : calls) {
+          String joined = written.get(call.getIndex());
+          assertEquals(JsonParser.parseString(call.getArgumentsJson()), JsonParser.parseString(joined));
+        }
         return new Answer(text.toString(), calls, part.getDone().getFinish().getReason());
       }
     }
@@ -72,6 +83,7 @@ class ChatTest {
         .setModel("llamita")
         .addMessages(user("What is the weather in Paris?"))
         .addTools(WEATHER)
+        .setToolCallDeltas(true)
         .setOptions(GREEDY);
     Answer first = ask(request.build());
     assertEquals(FinishReason.FINISH_REASON_TOOL_CALLS, first.reason());

@@ -14,6 +14,7 @@ import io.grpc.ManagedChannel;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.time.Duration;
+import java.util.Map;
 import java.util.concurrent.TimeUnit;
 import java.util.function.BooleanSupplier;
 import java.util.regex.Matcher;
@@ -84,12 +85,12 @@ final class Servers {
     final String address;
     private final Process process;
 
-    /** Starts a server and waits until it is ready. Port 0 chooses a free one. */
-    Server(String address) {
+    /** Starts a server and waits until it is ready. Port 0 chooses a free one. Settings are environment variables. */
+    Server(String address, Map<String, String> settings) {
       try {
-        process = new ProcessBuilder(variable("PUNA_SERVE"), address)
-            .redirectError(ProcessBuilder.Redirect.INHERIT)
-            .start();
+        var builder = new ProcessBuilder(variable("PUNA_SERVE"), address);
+        builder.environment().putAll(settings);
+        process = builder.redirectError(ProcessBuilder.Redirect.INHERIT).start();
         String greeting = process.inputReader().readLine();
         assertNotNull(greeting, "the server did not start");
         Matcher matcher = GREETING.matcher(greeting);
@@ -97,6 +98,10 @@ final class Servers {
       } catch (IOException error) {
         throw new UncheckedIOException(error);
       }
+    }
+
+    Server(String address) {
+      this(address, Map.of());
     }
 
     /** Asks the server to end with SIGTERM, as a supervisor does, and waits for the end; returns its status. */
