@@ -1,6 +1,7 @@
 """The client in Java: grpc-java, with code by protoc-gen-grpc-java."""
 
 import os
+import re
 
 import pytest
 from tests.apps.installed import debian
@@ -9,6 +10,8 @@ from tests.clients.readme import check, check_secure, follow
 
 REPOSITORY = f"-Dmaven.repo.local={KEPT / 'maven'}"
 """The option of Maven that names the folder of its packages, which is kept between runs."""
+COLORS = re.compile(r"\x1b\[\d*m")
+"""What Maven writes at its end, whether or not its output is a terminal."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -24,6 +27,6 @@ def test_the_suite_in_java(variables):
 
 
 def test_the_readme_in_java(plain, secure, tmp_path):
-    printed = follow("Java", tmp_path, plain.grpc, "", secure, MAVEN_OPTS=REPOSITORY)
+    printed = COLORS.sub("", follow("Java", tmp_path, plain.grpc, "", secure, MAVEN_OPTS=REPOSITORY)).strip()
     check(printed)
     check_secure(printed)
