@@ -4,9 +4,9 @@ from puna_client.v1 import chat_pb2, usage_pb2
 
 MESSAGES = [{"role": "user", "content": "a"}]
 ROUTES = [
-    ("/v1/chat/completions", {"messages": MESSAGES}),
-    ("/v1/messages", {"messages": MESSAGES, "max_tokens": 9}),
-    ("/v1/responses", {"input": "a"}),
+    ("/v1/chat/completions", {"messages": MESSAGES, "tools": [{"type": "function", "function": {"name": "f"}}]}),
+    ("/v1/messages", {"messages": MESSAGES, "max_tokens": 9, "tools": [{"name": "f"}]}),
+    ("/v1/responses", {"input": "a", "tools": [{"type": "function", "name": "f"}]}),
 ]
 SEARCHES = {"/v1/messages": {"type": "web_search_20250305"}, "/v1/responses": {"type": "web_search"}}
 DONE = chat_pb2.ChatDone(finish=usage_pb2.Finish(reason=usage_pb2.FINISH_REASON_STOP))
@@ -25,6 +25,8 @@ async def test_clients_of_other_apis_get_arguments_in_parts_and_others_ollamas_b
     for headers in ({"Authorization": "Bearer x"}, {"anthropic-version": "2023-06-01"}, {"x-api-key": "x"}):
         assert await asks_for_deltas(core, client, path, body, headers)
     assert not await asks_for_deltas(core, client, path, body, {})
+    without = {name: value for name, value in body.items() if name != "tools"}
+    assert not await asks_for_deltas(core, client, path, without, {"x-api-key": "x"})
 
 
 @pytest.mark.parametrize(("path", "tool"), SEARCHES.items())

@@ -29,9 +29,10 @@ async def messages(http_request: web.Request) -> web.StreamResponse:
             weight_of_message(response), answer.message, body["model"], full_answer(response), **form
         )
         return answers.json_line(http_request, written)
-    events = answer.Events(body["model"], await offload_if_heavy(document.weight, estimate, document, body), **form)
     # A call of the built-in search never reaches the client.
-    message.tool_call_deltas = is_api_client(http_request) and not form["searching"]
+    message.tool_call_deltas = bool(message.tools) and is_api_client(http_request) and not form["searching"]
+    tokens = await offload_if_heavy(document.weight, estimate, document, body)
+    events = answer.Events(body["model"], tokens, **form, call_deltas=message.tool_call_deltas)
     call = service.StreamChat(message, metadata=metadata())
     write = cached_counts.settled(http_request, events.write)
     return await streams.relay(

@@ -36,8 +36,12 @@ async def chat(request: web.Request) -> web.StreamResponse:
         return answers.line(
             request, await offload_if_heavy(weight_of_message(response), _chat, body["model"], response)
         )
-    message.tool_call_deltas = is_api_client(request)
-    chunks = chat_answer.Chunks(body["model"], include_usage=_include_usage(body["stream_options"]))
+    message.tool_call_deltas = bool(message.tools) and is_api_client(request)
+    chunks = chat_answer.Chunks(
+        body["model"],
+        include_usage=_include_usage(body["stream_options"]),
+        call_deltas=message.tool_call_deltas,
+    )
     call = service.StreamChat(message, metadata=metadata())
     write = cached_counts.settled(request, chunks.write)
     return await streams.relay(request, call, streams.SSE, write, chat_answer.error_event)

@@ -36,9 +36,10 @@ async def responses(http_request: web.Request) -> web.StreamResponse:
         )
         keep(found["output"])
         return answers.json_line(http_request, found)
-    events = stream.Events(document, body, keep)
     # A call of the built-in search never reaches the client.
-    message.tool_call_deltas = is_api_client(http_request) and not request.has_web_search(body)
+    offers = bool(message.tools) and not request.has_web_search(body)
+    message.tool_call_deltas = offers and is_api_client(http_request)
+    events = stream.Events(document, body, keep, call_deltas=message.tool_call_deltas)
     call = service.StreamChat(message, metadata=metadata())
     return await streams.relay(
         http_request,

@@ -58,17 +58,6 @@ async def test_a_prompt_comes_back_with_its_log_probabilities(core, client, scor
     assert json.loads(generate.options.options_json)["num_predict"] == 1
 
 
-async def test_an_end_token_has_an_entry_too(core, client, scored):
-    core.script("Generate", generate_pb2.GenerateResponse(finish=FINISH))
-    _, answer = await asked(client)
-    (choice,) = answer["choices"]
-    assert choice["text"] == "é x"
-    assert choice["logprobs"]["tokens"] == ["<s>", "é", " x", ""]
-    assert choice["logprobs"]["token_logprobs"] == [None, -1.5, -0.5, None]
-    assert choice["logprobs"]["top_logprobs"][3] is None
-    assert choice["logprobs"]["text_offset"] == [0, 0, 1, 3]
-
-
 async def test_without_further_tokens_nothing_is_generated(core, client, scored):
     _, answer = await asked(client, max_tokens=0, logprobs=0)
     (choice,) = answer["choices"]

@@ -137,8 +137,14 @@ def _stop_reason(part: Part, *, called: bool) -> str:
 class Events:
     """The writer of a stream. At most one content block is open at a time."""
 
-    def __init__(self, model: str, estimate: int, *, searching: bool = False, signed: bool = False) -> None:
-        """`estimate`: tokens of the prompt for the first event. `searching` and `signed`: see message."""
+    def __init__(
+        self, model: str, estimate: int, *, searching: bool = False, signed: bool = False, call_deltas: bool = False
+    ) -> None:
+        """`estimate`: tokens of the prompt for the first event. `searching` and `signed`: see message.
+
+        `call_deltas`: whether the request asked for parts of tool calls.
+        """
+        self._call_deltas = call_deltas
         self._model = model
         self._id = new_id("msg")
         self._searching = searching
@@ -157,7 +163,7 @@ class Events:
 
     def write(self, response: chat_pb2.StreamChatResponse) -> str:
         """Return the events for one message of the core."""
-        return "".join([self._part(part) for part in parts(response)])
+        return "".join([self._part(part) for part in parts(response, call_deltas=self._call_deltas)])
 
     def _part(self, part: Part) -> str:
         if self._searching and self._search is None:

@@ -108,8 +108,10 @@ def tool_call_deltas(deltas: Iterable[message_pb2.ToolCallDelta]) -> list[dict[s
 class Chunks:
     """The writer of a stream. The fields that all chunks share are encoded once."""
 
-    def __init__(self, model: str, *, include_usage: bool) -> None:
+    def __init__(self, model: str, *, include_usage: bool, call_deltas: bool = False) -> None:
+        """`call_deltas`: whether the request asked for parts of tool calls."""
         self._model = gojson.string(model)
+        self._call_deltas = call_deltas
         self._include_usage = include_usage
         self._start = ""
         self._begun: set[int] = set()
@@ -121,7 +123,7 @@ class Chunks:
 
     def write(self, message: chat_pb2.StreamChatResponse) -> str:
         """Return the chunks for one message of the core."""
-        return "".join([self._part(part) for part in parts(message)])
+        return "".join([self._part(part) for part in parts(message, call_deltas=self._call_deltas)])
 
     def _part(self, part: Part) -> str:
         if not self._start:

@@ -109,18 +109,14 @@ def completion(model: str, scored: Sequence[Scored], prompt_tokens: int) -> dict
 
 def _choice(index: int, scored: Scored) -> dict[str, Any]:
     text = scored.text + scored.answer.text
-    known = [*scored.result.tokens, *scored.answer.logprobs]
-    # An end token has no text and no log-probability. Harnesses cut as many entries off as tokens were generated, so it
-    # has an entry.
-    unknown = max(scored.answer.finish.usage.output_tokens - len(scored.answer.logprobs), 0)
-    entries = [scored.first, *known, *[usage_pb2.TokenLogprob()] * unknown]
+    entries = [scored.first, *scored.result.tokens, *scored.answer.logprobs]
     return {
         "text": text,
         "index": index,
         "logprobs": {
             "tokens": [each.text for each in entries],
-            "token_logprobs": [None, *(each.logprob for each in known), *[None] * unknown],
-            "top_logprobs": [None, *(_alternatives(each) for each in known), *[None] * unknown],
+            "token_logprobs": [None, *(each.logprob for each in entries[1:])],
+            "top_logprobs": [None, *(_alternatives(each) for each in entries[1:])],
             "text_offset": _offsets(text.encode(), [each.raw for each in entries]),
         },
         "finish_reason": (done_reason(scored.answer.finish) or None) if scored.answer.HasField("finish") else "length",

@@ -28,8 +28,19 @@ from puna_rest.translate.responses.request import has_web_search
 class Events:
     """The writer of a stream. At most one output item is open at a time: thinking or a message."""
 
-    def __init__(self, document: Document, body: Body, keep: Callable[[Sequence[dict[str, Any]]], None]) -> None:
-        """`keep` receives the output items of a finished response before its last event is written."""
+    def __init__(
+        self,
+        document: Document,
+        body: Body,
+        keep: Callable[[Sequence[dict[str, Any]]], None],
+        *,
+        call_deltas: bool = False,
+    ) -> None:
+        """`keep` receives the output items of a finished response before its last event is written.
+
+        `call_deltas`: whether the request asked for parts of tool calls.
+        """
+        self._call_deltas = call_deltas
         self._keep = keep
         self._document = document
         self._body = body
@@ -50,7 +61,7 @@ class Events:
 
     def write(self, message: chat_pb2.StreamChatResponse) -> str:
         """Return the events for one message of the core."""
-        return "".join([self._part(part) for part in parts(message)])
+        return "".join([self._part(part) for part in parts(message, call_deltas=self._call_deltas)])
 
     def weigh(self, message: chat_pb2.StreamChatResponse) -> int:
         """Return the cost of writing a message, for puna.offload. The first and the last event repeat the request."""

@@ -24,7 +24,7 @@ def events(*deltas, done=None, **how):
     message = chat_pb2.StreamChatResponse(deltas=deltas)
     if done is not None:
         message.done.CopyFrom(done)
-    text = answer.Events("m", 9, **how).write(message)
+    text = answer.Events("m", 9, call_deltas=True, **how).write(message)
     found = []
     for each in text.strip().split("\n\n"):
         name, data = each.split("\n")

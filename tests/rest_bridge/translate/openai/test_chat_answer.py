@@ -28,7 +28,7 @@ def stream(*deltas, done=None, include_usage=False):
     message = chat_pb2.StreamChatResponse(deltas=deltas)
     if done is not None:
         message.done.CopyFrom(done)
-    return events(chat_answer.Chunks("m", include_usage=include_usage).write(message))
+    return events(chat_answer.Chunks("m", include_usage=include_usage, call_deltas=True).write(message))
 
 
 def choices(*deltas, **more):

@@ -34,7 +34,7 @@ class Stream:
 
     def __init__(self, **body):
         self.kept = []
-        self.events = Events(*decoded(RESPONSES, {"model": "m"} | body), self.kept.append)
+        self.events = Events(*decoded(RESPONSES, {"model": "m"} | body), self.kept.append, call_deltas=True)
 
     def write(self, *deltas, done=None):
         message = chat_pb2.StreamChatResponse(deltas=[chat_pb2.ChatDelta(**each) for each in deltas])
