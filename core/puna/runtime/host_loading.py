@@ -109,9 +109,13 @@ async def _load(
     """
     loop, process = asyncio.get_running_loop(), host.process
     facts = None
+    reported = 0.0
 
+    # Fractions come on two ways, messages and lines of output, and a later one may overtake an earlier one.
     def report_fraction(fraction: float) -> None:
-        if 0.0 <= fraction <= 1.0:  # false for NaN too
+        nonlocal reported
+        if reported <= fraction <= 1.0:  # false for NaN too
+            reported = fraction
             report(fraction)
 
     try:
