@@ -14,7 +14,7 @@ async def test_info(stubs):
     (played,) = answer.backends
     assert (played.contract_version, list(played.capabilities)) == (
         1,
-        ["tokenizer", "logprobs", "prompt_logprobs", "embeddings", "rerank", "vision"],
+        ["tokenizer", "logprobs", "prompt_logprobs", "embeddings", "rerank", "vision", "thinking_budget"],
     )
     assert "lark" in played.constraints
     assert "top_k" in played.sampling
