@@ -60,9 +60,10 @@ proto: .venv/.installed ## generate Python code from proto/
 
 # ---- Testing ---------------------------------------------------------------------------------------------------------
 
+TIERS := hostile registry libraries packaging
 .PHONY: test test-unit test-conformance test-e2e test-hostile test-registry test-libraries test-packaging
 test: .venv/.installed check ## what decides whether a change is good; CI runs the tiers below as well
-	$(PYTEST) --ignore=tests/hostile
+	$(PYTEST) $(TIERS:%=--ignore=tests/%)
 
 test-unit: .venv/.installed ## the modules one by one, and the budgets of the code
 	$(PYTEST) tests/core tests/rest_bridge tests/plugins tests/proto tests/tools tests/test_*.py

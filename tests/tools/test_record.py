@@ -11,7 +11,7 @@ from tools.record.client import Server
 from tools.record.scripted_model import CONTEXT, FIRST, Script, gguf_file, scripts
 
 ROOT = Path(__file__).parents[2]
-NOT_RECORDED = ("package.json", "package-lock.json")
+NOT_RECORDED = ("package.json", "package-lock.json", "tsconfig.json")
 
 
 @pytest.fixture(scope="module")
