@@ -215,7 +215,9 @@ def test_every_list_has_the_good_models(server, home):
         listed = names(server)
         assert listed >= GOOD
         assert {each["id"] for each in server.json("/v1/models")["data"]} >= GOOD
-        models = models_pb2_grpc.ModelsServiceStub(channel).ListModels(models_pb2.ListModelsRequest()).models
+        models = (
+            models_pb2_grpc.ModelsServiceStub(channel).ListModels(models_pb2.ListModelsRequest(page_size=1000)).models
+        )
         assert {each.name for each in models} == listed
         server.json(
             "/api/generate", {"model": "scripted", "prompt": "Hi", "options": {"num_predict": 1}, "stream": False}

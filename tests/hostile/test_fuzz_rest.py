@@ -15,7 +15,7 @@ from tests.hostile import values
 from tests.hostile.fuzz import fuzz
 from tests.hostile.target import check, recovered, target
 
-from puna_rest.bodies import anthropic, custom, native, openai, responses
+from puna_rest.bodies import anthropic, batches, custom, native, openai, rank, responses
 from puna_rest.gobody import kinds
 from puna_rest.table import TABLE
 
@@ -45,8 +45,16 @@ BODIES = {
     "/v1/embeddings": openai.EMBEDDINGS,
     "/v1/responses": responses.RESPONSES,
     "/v1/messages": anthropic.MESSAGES,
+    "/v1/messages/count_tokens": anthropic.MESSAGES,
+    "/v1/batches": batches.BATCH,
+    "/v1/rerank": rank.RERANK,
+    "/api/tokenize": native.TOKENIZE,
+    "/api/detokenize": native.DETOKENIZE,
 }
-WITHOUT = {"/api/me", "/api/signout", "/api/user/keys/{}", "/api/blobs/{}", "/v1/audio/transcriptions"}
+WITHOUT = {
+    *("/api/me", "/api/signout", "/api/user/keys/{}", "/api/blobs/{}", "/v1/audio/transcriptions"),
+    *("/v1/files", "/v1/files/{}", "/v1/batches/{}/cancel"),
+}
 """Routes that read no JSON."""
 ROLES = ('"user"', '"user"', '"system"', '"assistant"', '"tool"', '"developer"')
 BY_NAME = {
@@ -171,7 +179,7 @@ def of(path):
 
 
 def method(path):
-    return "DELETE" if path in ("/api/delete", "/api/user/keys/{}") else "POST"
+    return "DELETE" if path in ("/api/delete", "/api/user/keys/{}", "/v1/files/{}") else "POST"
 
 
 @pytest.mark.parametrize("path", sorted(BODIES))
@@ -208,7 +216,7 @@ def test_other_routes(server, path, name, data):
 @fuzz(examples=40, shrink=False)
 @given(
     verb=st.sampled_from(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "x")),
-    path=st.sampled_from((*TABLE._exact, *TABLE._open))
+    path=st.sampled_from([each.path for each in (*TABLE._exact.values(), *TABLE._open.values())])
     | st.text(st.characters(codec="ascii", categories=("L", "N", "P")), max_size=30).map("/".__add__),
     tail=st.sampled_from(("", "/", "//", "?", "?a=%ff", "/..", "%2e%2e/", ";x", "%00", "a" * 5000)),
 )

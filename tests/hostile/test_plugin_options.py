@@ -65,7 +65,7 @@ def models(server, blob):
         stub = models_pb2_grpc.ModelsServiceStub(channel)
         for each in Registry.discover().describe():
             if "gguf" in each.manifest.formats:
-                source = {"from": "scripted"}
+                source = {"from_model": "scripted"}
             elif each.manifest.formats:
                 file = models_pb2.FileBlob(name="model.bin", digest=f"sha256:{Path(blob).name.removeprefix('sha256-')}")
                 source = {"files": [file], "has_files": True, "format": each.manifest.formats[0]}
