@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from tests.environments.conftest import Place, write_plugin
-from tests.packaging.conftest import bare, built  # noqa: F401 - fixtures
+from tests.packaging.conftest import bare, built, client_wheel  # noqa: F401 - fixtures
 
 
 @pytest.fixture

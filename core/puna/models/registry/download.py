@@ -84,8 +84,10 @@ class Download(Transfer):
         try:
             while not is_present(self._partial, self._size):
                 if await in_thread(self._partial.lock):
-                    # The previous holder may just have completed the blob.
-                    yield not is_present(self._partial, self._size)
+                    # The previous holder may just have completed the blob. Then the lock has made an empty file.
+                    if present := is_present(self._partial, self._size):
+                        await in_thread(self._partial.discard)
+                    yield not present
                     return
                 self._parts = list(await in_thread(self._partial.parts))
                 self.total = parts_.total(self._parts)
