@@ -5,7 +5,7 @@ through which the REST bridge calls.
 """
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -16,9 +16,9 @@ from puna.backend.metadata import enter_request
 from puna.errors import PunaError
 from puna.request_log import choose_call_id
 from puna.rpc.error_boundary import Context, refuse
+from puna.rpc.handlers import Behaviour, wrapped
 from puna.rpc.load_reports import LoadReports
 
-_KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 REQUEST_ID: Final = "x-request-id"
 """Metadata with the id of a call, from the client and in the answer."""
 _UNIX: Final = ("unix:", "unix-abstract:")
@@ -39,13 +39,9 @@ class Admission:
 
     def guarding(self, service: str, handlers: Mapping[str, Any]) -> dict[str, Any]:
         """Return the handlers of a service behind the gate."""
-        return {name: self._wrapped(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+        return wrapped(handlers, lambda name, behaviour: self._admitting(f"/{service}/{name}", behaviour))
 
-    def _wrapped(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - gRPC's handlers have no common type
-        changed = {kind: self._admitting(method, behaviour) for kind in _KINDS if (behaviour := getattr(handler, kind))}
-        return handler._replace(**changed)
-
-    def _admitting(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
+    def _admitting(self, method: str, behaviour: Behaviour) -> Behaviour:
         reports = self._reports if needed(method) is Permission.INFERENCE else None
 
         async def serve(request: object, context: Context) -> Any:  # noqa: ANN401 - any method's answer

@@ -1,35 +1,28 @@
-"""Publishes an event at the end of each gRPC call, of every service, with its status code and duration.
-
-It wraps the handlers, as the gate does, since interceptors of grpc.aio do not see the status of a call.
-"""
+"""Publishes an event at the end of each gRPC call, of every service, with its status code and duration."""
 
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import grpc
 
 from puna import events
 from puna.rpc.error_boundary import Context
+from puna.rpc.handlers import Behaviour, wrapped
 
-_KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 _NAMES: Final[dict[object, str]] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 def reporting(service: str, handlers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the handlers of a service, each of which publishes events.CallEnded."""
-    return {name: _wrapped(service, name, handler) for name, handler in handlers.items()}
+    return wrapped(handlers, partial(_reporting, service))
 
 
-def _wrapped(service: str, method: str, handler: Any) -> Any:  # noqa: ANN401 - gRPC's handlers have no common type
-    kinds = {kind: behaviour for kind in _KINDS if (behaviour := getattr(handler, kind))}
-    return handler._replace(**{kind: _reporting(service, method, each) for kind, each in kinds.items()})
-
-
-def _reporting(service: str, method: str, behaviour: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
+def _reporting(service: str, method: str, behaviour: Behaviour) -> Behaviour:
     async def serve(request: object, context: Context) -> Any:  # noqa: ANN401 - any method's answer
         with _reported(service, method, context):
             return await behaviour(request, context)

@@ -21,7 +21,7 @@ DEFAULT_PAGE: Final = 100
 _CHECK_BYTES: Final = 6
 _LONGEST_TOKEN: Final = 8192
 Key: TypeAlias = tuple[int | str, ...]
-"""What a list is sorted by: the same types at the same places for all items."""
+"""The sort key of a list. All items have the same types at the same places."""
 Item = TypeVar("Item")
 
 
