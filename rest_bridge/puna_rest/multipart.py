@@ -17,7 +17,7 @@ MOST_PARTS: Final = 32
 FRAMING: Final = 1 << 20
 """Bytes that a form may have beside its file."""
 _ERRORS: Final = (ValueError, AssertionError, RuntimeError, EOFError, HttpProcessingError, web.RequestPayloadError)
-"""What aiohttp raises for forms that are malformed or cut."""
+"""The errors that aiohttp raises for forms that are malformed or cut."""
 _MALFORMED: Final = "the form cannot be read: it is no multipart/form-data, or it is cut"
 
 

@@ -13,4 +13,4 @@ LINE: Final = Struct(
     {"custom_id": String(), "method": String(), "url": String(), "body": Raw()},
 )
 KEPT: Final = Struct("openai.KeptRequest", {"url": String(), "body": Raw()})
-"""What is kept of a request for the translation of its answer."""
+"""The part of a request that the translation of its answer needs."""

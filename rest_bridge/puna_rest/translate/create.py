@@ -14,7 +14,7 @@ from puna_rest.translate.messages import messages
 from puna_rest.translate.options import Body, raw_object
 
 _QUANTIZING: Final = "0" * 19
-"""What Ollama writes as the digest while it quantizes. Its clients show a bar for lines with a digest alone."""
+"""The digest that Ollama writes while it quantizes. Its clients show a bar only for lines with a digest."""
 _RELATIVE: Final = re.compile(r"\.|(?!\.{1,2}(?:/|$))[^/]+(?:/(?!\.{1,2}(?:/|$))[^/]+)*")
 
 

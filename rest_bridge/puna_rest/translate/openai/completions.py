@@ -46,15 +46,20 @@ def request(document: Document, body: Body, start: int) -> generate_pb2.Generate
 
 def completion(model: str, message: generate_pb2.GenerateResponse) -> dict[str, Any]:
     """Return the answer of a request that is not streamed."""
+    choices = [_choice(each.text, each.finish) for each in message.choices] or [_choice(message.text, message.finish)]
+    return answer(model, choices, message.finish.usage)
+
+
+def answer(model: str, choices: list[dict[str, Any]], counts: usage_pb2.Usage) -> dict[str, Any]:
+    """Return an answer with its choices."""
     return {
         "id": new_id("cmpl"),
         "object": "text_completion",
         "created": int(time.time()),
         "model": model,
         "system_fingerprint": "fp_ollama",
-        "choices": [_choice(each.text, each.finish) for each in message.choices]
-        or [_choice(message.text, message.finish)],
-        "usage": usage(message.finish.usage),
+        "choices": choices,
+        "usage": usage(counts),
     }
 
 

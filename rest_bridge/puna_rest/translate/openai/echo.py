@@ -4,7 +4,6 @@ Harnesses that evaluate models score texts so. Prompts are used without a templa
 is scored. They may be texts or token ids, one or several. Ollama ignores `echo`.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,6 @@ from puna_rest.errors import RestError
 from puna_rest.gobody.kinds import plain
 from puna_rest.translate.messages import done_reason
 from puna_rest.translate.openai import completions
-from puna_rest.translate.openai.chat_answer import new_id, usage
 from puna_rest.translate.options import Body, moment
 
 
@@ -96,15 +94,7 @@ def completion(model: str, scored: Sequence[Scored], prompt_tokens: int) -> dict
     counts = usage_pb2.Usage(
         prompt_tokens=prompt_tokens, output_tokens=sum(each.answer.finish.usage.output_tokens for each in scored)
     )
-    return {
-        "id": new_id("cmpl"),
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": model,
-        "system_fingerprint": "fp_ollama",
-        "choices": [_choice(index, each) for index, each in enumerate(scored)],
-        "usage": usage(counts),
-    }
+    return completions.answer(model, [_choice(index, each) for index, each in enumerate(scored)], counts)
 
 
 def _choice(index: int, scored: Scored) -> dict[str, Any]:
