@@ -1,4 +1,4 @@
-"""What happens in the core, for those who want to know: metrics, traces, logs, the list of past requests.
+"""The events of the core, to which metrics, traces and logs listen.
 
 The code that does something publishes an event about it here and knows nothing of the listeners. Without a listener
 for an event's class, an event is not even built: publishers ask `wanted` first where building costs something.
@@ -38,7 +38,7 @@ class RequestEnded:
     """The reason why the answer ended, such as "stop", or that of the error, such as "CONTEXT_OVERFLOW"."""
     failed: bool
     phase: str
-    """What the request did last: "queued", "loading", "prefill" or "decode"."""
+    """The phase in which the request ended: "queued", "loading", "prefill" or "decode"."""
     seconds: float
     """From its arrival to its end."""
     queue_seconds: float = 0.0

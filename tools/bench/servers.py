@@ -20,7 +20,7 @@ import grpc
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What a client needs for a server with TLS and keys."""
+    """The certificate and the key with which a client reaches a server with TLS and keys."""
 
     certificate: Path
     key: str

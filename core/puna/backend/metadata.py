@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 KEYS: Final = ("traceparent", "tracestate", "x-request-id")
-"""What is passed on, under the names that gRPC metadata and HTTP headers have."""
+"""The names of the metadata that is passed on. gRPC metadata and HTTP headers use the same names."""
 LONGEST: Final = 512
 """Characters of a value. The specification of traces asks for as many; longer values are not passed on."""
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})

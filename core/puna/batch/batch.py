@@ -1,4 +1,4 @@
-"""What is known of a batch, in memory and in its folder."""
+"""The state of a batch, in memory and in its folder."""
 
 import json
 from collections.abc import Mapping

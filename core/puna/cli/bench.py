@@ -40,7 +40,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What so many streams at once came to. Rates are in tokens per second, over all streams."""
+    """The measurements of several streams at once. Rates are in tokens per second, over all streams."""
 
     streams: int
     prefill: float

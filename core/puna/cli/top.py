@@ -30,6 +30,8 @@ PHASES: Final = {
     server_pb2.REQUEST_PHASE_DECODE: "decode",
 }
 SHORTEST_INTERVAL: Final = 0.1
+REQUEST_HEADERS: Final = ("REQUEST", "MODEL", "METHOD", "PHASE", "PLACE", "TOKENS", "SECONDS")
+"""The headers of `request_row`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def render(found: Snapshot, speeds: Mapping[str, float], now: float) -> Group:
             f"{speeds.get(name, 0):.1f}",
             relative_time(max(each.expire_time.ToNanoseconds() / 1e9 - now, 0.0)),
         )
-    requests = _table("REQUEST", "MODEL", "METHOD", "PHASE", "PLACE", "TOKENS", "SECONDS")
+    requests = _table(*REQUEST_HEADERS)
     for request in found.requests:
         requests.add_row(*map(Text, request_row(request, now)))
     running = sum(not each.queue_position for each in found.requests)
@@ -136,8 +138,7 @@ async def requests(settings: Settings, model: str, cancel: Sequence[str], *, as_
         print_json(found)
         return
     now = time.time()
-    headers = ("REQUEST", "MODEL", "METHOD", "PHASE", "PLACE", "TOKENS", "SECONDS")
-    print(table(headers, [request_row(each, now) for each in found]))
+    print(table(REQUEST_HEADERS, [request_row(each, now) for each in found]))
 
 
 def _name(model: str) -> str:

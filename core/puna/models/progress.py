@@ -5,7 +5,7 @@ from enum import Enum, auto
 
 
 class JobPhase(Enum):
-    """What a job does at the moment. Programs read it, and people the status beside it."""
+    """The current phase of a job. Programs read it, and people read the status beside it."""
 
     READING_MANIFEST = auto()
     DOWNLOADING = auto()

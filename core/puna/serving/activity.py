@@ -63,7 +63,7 @@ class Entry:
     queue_position: int = 0
     """Number of requests in front of it; 0: it does not wait."""
     phase: str = "prefill"
-    """What the request does: "queued", "loading", "prefill" or "decode"."""
+    """The phase of the request: "queued", "loading", "prefill" or "decode"."""
     usage: Usage | None = None
     """The counts of its answer, once they are known."""
     timings: Timings = field(default_factory=Timings)

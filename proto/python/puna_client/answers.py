@@ -1,4 +1,4 @@
-"""What calls return."""
+"""The results of calls."""
 
 import json
 from array import array

@@ -10,7 +10,7 @@ from puna_client.v1.message_pb2 import ChatMessage, Tool
 from puna_client.v1.options_pb2 import Media
 
 Json: TypeAlias = Any
-"""What `json.dumps` takes."""
+"""A value that `json.dumps` takes."""
 Conversation: TypeAlias = str | ChatMessage | Iterable[ChatMessage | str]
 """A message, or several. A str is a message of the user."""
 

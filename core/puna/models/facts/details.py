@@ -50,7 +50,7 @@ class ModelSummary:
 
     @property
     def order(self) -> tuple[int | str, ...]:
-        """What lists are sorted by: the newest model of the store first, and behind them those that backends offer."""
+        """The sort key of lists: the newest model of the store comes first, models that backends offer come last."""
         name = self.name.shortest
         if self.is_offered:
             return 1, name.lower(), name

@@ -83,7 +83,7 @@ class TaggedArguments(CallReader):
         self._types = types
         self._separator = "{"
         self._string = ""
-        """What stands before the string that is being read; empty: none is."""
+        """The text before the string that is being read; empty: none is."""
         self._quoted = False
         """Whether the beginning of that string was returned."""
         closing = layout.tagged.after_value
