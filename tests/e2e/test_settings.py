@@ -48,9 +48,10 @@ def line(channel):
 
 
 def test_sequences_at_once_context_and_number_of_models(serve):
-    server = serve(OLLAMA_NUM_PARALLEL="2", OLLAMA_CONTEXT_LENGTH="512", OLLAMA_MAX_LOADED_MODELS="1")
+    # An answer without a limit ends after ten contexts; at 512 tokens some ended before the table was asked for.
+    server = serve(OLLAMA_NUM_PARALLEL="2", OLLAMA_CONTEXT_LENGTH="2048", OLLAMA_MAX_LOADED_MODELS="1")
     load(server, "chatter", num_predict=1)
-    assert loaded(server)["chatter"]["context_length"] == 512
+    assert loaded(server)["chatter"]["context_length"] == 2048
     endless = generate_pb2.GenerateRequest(model="scripted", text="b", raw=True)
     with grpc.insecure_channel(server.grpc) as channel, ExitStack() as calls:
         generating = generate_pb2_grpc.GenerateServiceStub(channel)
@@ -69,7 +70,7 @@ def test_sequences_at_once_context_and_number_of_models(serve):
             [PUNA, "ps"], env={"PUNA_GRPC_HOST": server.grpc}, capture_output=True, text=True, check=True
         ).stdout
         assert re.search(r"CONTEXT +UNTIL +BACKEND +QUEUE", table)
-        assert re.search(r" 512 .* 2 +$", table.splitlines()[1])
+        assert re.search(r" 2048 .* 2 +$", table.splitlines()[1])
 
 
 def test_a_full_queue_refuses_and_a_load_that_stalls_is_given_up(serve):
