@@ -13,6 +13,7 @@ from aiohttp import web
 from puna_client.v1 import (
     batch_pb2_grpc,
     chat_pb2_grpc,
+    diagnostics_pb2_grpc,
     embed_pb2_grpc,
     files_pb2_grpc,
     generate_pb2_grpc,
@@ -51,6 +52,7 @@ class Core:
     rank: "rank_pb2_grpc.RankServiceAsyncStub"
     batch: "batch_pb2_grpc.BatchServiceAsyncStub"
     files: "files_pb2_grpc.FilesServiceAsyncStub"
+    diagnostics: "diagnostics_pb2_grpc.DiagnosticsServiceAsyncStub"
 
 
 CORE: Final = web.AppKey("core", Core)
@@ -86,6 +88,7 @@ def connect(channel: grpc.aio.Channel) -> Core:
         rank_pb2_grpc.RankServiceStub(channel),
         batch_pb2_grpc.BatchServiceStub(channel),
         files_pb2_grpc.FilesServiceStub(channel),
+        diagnostics_pb2_grpc.DiagnosticsServiceStub(channel),
     )
 
 

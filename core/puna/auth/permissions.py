@@ -18,7 +18,11 @@ class Permission(Enum):
     MODELS = "models"
     """Changes the store, and unloads models."""
     METRICS = "metrics"
-    """Reads metrics, which name all models and keys."""
+    """Reads metrics and server events, which name all models, and keys."""
+    REQUESTS = "requests"
+    """Reads the records of past requests, with their prompts and answers: those of the caller's own key."""
+    DIAGNOSTICS = "diagnostics"
+    """Reads the records of all requests, and the log."""
     ADMIN = "admin"
     """Sees and cancels the requests of others, and asks for usage."""
 
@@ -27,6 +31,8 @@ GRANTS: Final = {
     "inference": frozenset({Permission.INFERENCE, Permission.READ}),
     "read": frozenset({Permission.READ, Permission.METRICS}),
     "models": frozenset({Permission.MODELS, Permission.READ}),
+    "requests": frozenset({Permission.REQUESTS, Permission.READ}),
+    "diagnostics": frozenset({Permission.DIAGNOSTICS, Permission.REQUESTS, Permission.READ, Permission.METRICS}),
     "all": frozenset(Permission),
 }
 """The permissions behind each name that `puna key create --allow` takes. A key may have several names."""
@@ -44,6 +50,7 @@ _BY_SERVICE: Final = {
     "puna.v1.FilesService": Permission.INFERENCE,
     "puna.v1.ModelsService": Permission.MODELS,
     "puna.v1.ServerService": Permission.ADMIN,
+    "puna.v1.DiagnosticsService": Permission.DIAGNOSTICS,
     "xds.service.orca.v3.OpenRcaService": Permission.READ,
     "grpc.reflection.v1.ServerReflection": Permission.READ,
     "grpc.reflection.v1alpha.ServerReflection": Permission.READ,
@@ -57,6 +64,9 @@ _BY_METHOD: Final = {
     "puna.v1.ServerService/GetServerInfo": Permission.READ,
     "puna.v1.ServerService/WatchLoad": Permission.READ,
     "puna.v1.ServerService/GetMetrics": Permission.METRICS,
+    "puna.v1.DiagnosticsService/ListRequestRecords": Permission.REQUESTS,
+    "puna.v1.DiagnosticsService/GetRequestRecord": Permission.REQUESTS,
+    "puna.v1.DiagnosticsService/StreamServerEvents": Permission.METRICS,
     "puna.v1.ServerService/ListUsage": Permission.READ,  # of the caller's own key
 }
 

@@ -19,6 +19,7 @@ from puna.rpc import load_reports
 from puna.rpc.authorization import Admission
 from puna.rpc.batch import BatchServicer
 from puna.rpc.chat import ChatServicer
+from puna.rpc.diagnostics import DiagnosticsServicer
 from puna.rpc.embed import EmbedServicer
 from puna.rpc.files import FilesServicer
 from puna.rpc.generate import GenerateServicer
@@ -37,6 +38,8 @@ from puna_client.v1 import (
     batch_pb2_grpc,
     chat_pb2,
     chat_pb2_grpc,
+    diagnostics_pb2,
+    diagnostics_pb2_grpc,
     embed_pb2,
     embed_pb2_grpc,
     files_pb2,
@@ -74,6 +77,7 @@ SERVICES: Final = (
             (batch_pb2, "BatchService"),
             (files_pb2, "FilesService"),
             (server_pb2, "ServerService"),
+            (diagnostics_pb2, "DiagnosticsService"),
         )
     ),
 )
@@ -188,6 +192,7 @@ def add_services(core: Serving, server: grpc.aio.Server, batches: Batches | None
     tokenize_pb2_grpc.add_TokenizeServiceServicer_to_server(TokenizeServicer(core), server)
     rank_pb2_grpc.add_RankServiceServicer_to_server(RankServicer(core), server)
     server_pb2_grpc.add_ServerServiceServicer_to_server(ServerServicer(core), server)
+    diagnostics_pb2_grpc.add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(core), server)
 
 
 def _bound(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:

@@ -22,6 +22,7 @@ from puna.offload import offload_if_heavy, weight_of_body, weight_of_message
 from puna_client.v1 import (
     batch_pb2,
     chat_pb2,
+    diagnostics_pb2,
     embed_pb2,
     files_pb2,
     generate_pb2,
@@ -59,6 +60,7 @@ _STUBS: Final[dict[ServiceDescriptor, Callable[[Core], Any]]] = {
     batch_pb2.DESCRIPTOR.services_by_name["BatchService"]: lambda core: core.batch,
     files_pb2.DESCRIPTOR.services_by_name["FilesService"]: lambda core: core.files,
     server_pb2.DESCRIPTOR.services_by_name["ServerService"]: lambda core: core.server,
+    diagnostics_pb2.DESCRIPTOR.services_by_name["DiagnosticsService"]: lambda core: core.diagnostics,
 }
 _SERVICES: Final = {service.full_name: service for service in _STUBS}
 PATHS: Final = tuple(f"/{name}/{{}}" for name in _SERVICES)

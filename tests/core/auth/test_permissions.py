@@ -26,7 +26,9 @@ def test_each_method_needs_the_permission_of_its_kind(method):
         Permission.INFERENCE: name.startswith(RUNNING) or method.startswith(KEEPING),
         Permission.MODELS: name.startswith(CHANGING) and not method.startswith(KEEPING),
         Permission.READ: name in LOOKING or method.endswith("/StreamModel"),
-        Permission.METRICS: name == "GetMetrics",
+        Permission.METRICS: name in ("GetMetrics", "ServerEvents"),
+        Permission.REQUESTS: name in ("ListRequestRecords", "GetRequestRecord"),
+        Permission.DIAGNOSTICS: name == "Logs",
         Permission.ADMIN: name in OTHERS,
     }
     # A method of a new kind fails here until its permission is decided.

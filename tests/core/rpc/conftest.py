@@ -8,6 +8,7 @@ from puna.rpc.server import serving as running
 from puna_client.v1 import (
     batch_pb2_grpc,
     chat_pb2_grpc,
+    diagnostics_pb2_grpc,
     embed_pb2_grpc,
     files_pb2_grpc,
     generate_pb2_grpc,
@@ -33,6 +34,7 @@ class Stubs:
         self.rank = rank_pb2_grpc.RankServiceStub(channel)
         self.batch = batch_pb2_grpc.BatchServiceStub(channel)
         self.files = files_pb2_grpc.FilesServiceStub(channel)
+        self.diagnostics = diagnostics_pb2_grpc.DiagnosticsServiceStub(channel)
         self.server = server_pb2_grpc.ServerServiceStub(channel)
 
 

@@ -1,0 +1,37 @@
+"""DiagnosticsService."""
+
+from puna.errors import UnsupportedOperationError
+from puna.rpc.error_boundary import Context, streaming, unary
+from puna.serving.core import Serving
+from puna_client.v1 import diagnostics_pb2, diagnostics_pb2_grpc
+
+
+class DiagnosticsServicer(diagnostics_pb2_grpc.DiagnosticsServiceServicer):
+    """Serves DiagnosticsService."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    @unary
+    async def ListRequestRecords(
+        self, request: diagnostics_pb2.ListRequestRecordsRequest, context: Context
+    ) -> diagnostics_pb2.ListRequestRecordsResponse:
+        """List the records of requests."""
+        raise UnsupportedOperationError("no requests are kept; PUNA_KEEP_REQUESTS turns this on")
+
+    @unary
+    async def GetRequestRecord(
+        self, request: diagnostics_pb2.GetRequestRecordRequest, context: Context
+    ) -> diagnostics_pb2.GetRequestRecordResponse:
+        """Return the record of one request."""
+        raise UnsupportedOperationError("no requests are kept; PUNA_KEEP_REQUESTS turns this on")
+
+    @streaming
+    async def StreamLogs(self, request: diagnostics_pb2.StreamLogsRequest, context: Context) -> None:
+        """Stream log lines."""
+        raise UnsupportedOperationError("the log is not kept")
+
+    @streaming
+    async def StreamServerEvents(self, request: diagnostics_pb2.StreamServerEventsRequest, context: Context) -> None:
+        """Stream server events."""
+        raise UnsupportedOperationError("events are not kept")
