@@ -3,15 +3,22 @@
 The code that does something publishes an event about it here and knows nothing of the listeners. Without a listener
 for an event's class, an event is not even built: publishers ask `wanted` first where building costs something.
 
-Listeners are called in place, on the event loop, so they must return soon. An exception in a listener is logged and
+Listeners are called in place, on the event loop, so they must return soon. An event about a request is published in the
+task of the request or in a task that this one has created. So context variables that a listener sets at RequestBegan
+tell it at later events which request they are about. An exception in a listener is logged and
 reaches neither the publisher nor the other listeners.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias, TypeVar
 
+from puna.errors import PunaError
 from puna.rate_limited_log import RateLimitedLogger
 
 log = logging.getLogger(__name__)
@@ -21,6 +28,59 @@ Listener: TypeAlias = Callable[[Any], None]
 
 _failures = RateLimitedLogger(log, 60.0)
 _listeners: dict[type, list[Listener]] = {}
+choice: Final[ContextVar[int]] = ContextVar("choice", default=0)
+"""Index of the answer for which the current task works, if its request asks for several."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestBegan:
+    """A request has begun: one that runs a model or changes the store. RequestEnded follows."""
+
+    id: str
+    model: str
+    """The name in the request."""
+    method: str
+    """The RPC's method, such as "StreamChat"."""
+    key: str
+    """Name of the caller's API key; empty if it has none."""
+    batch: str
+    """Id of the batch whose request it is; empty if it is none of a batch."""
+    start_ns: int
+    """In nanoseconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRead:
+    """The message of a request that runs a model was read. The parts of StreamEmbed have an event each."""
+
+    request: object
+    """A GenerateRequest, ChatRequest, EmbedRequest, RerankRequest or ScoreRequest of `puna.serving.requests`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEnded:
+    """A stage of a request has ended. Stages of one request may lie beside each other."""
+
+    stage: str
+    """"queue", "load", "render", "prefill", "decode", "embed" or "rerank". A request that does not wait has no "queue",
+    and one whose model is loaded has no "load"."""
+    start_ns: int
+    """In nanoseconds since 1970."""
+    end_ns: int
+    choice: int = 0
+    """Index of the answer to which it belongs, if the request asks for several."""
+    error: str = ""
+    """Why it did not come to its end: a reason, or the name of an exception's class; empty if it did."""
+    facts: Mapping[str, str | int] = field(default_factory=dict)
+    """Counts and names, such as "output_tokens" and "backend"."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEnded:
+    """The text of an answer, published before the end of its request. Without a listener none is kept."""
+
+    deltas: tuple[object, ...]
+    """Each a Delta of `puna.serving.answers`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +114,12 @@ class RequestEnded:
     accepted_draft_tokens: int = 0
     vectors: int = 0
     """Number of embeddings."""
+    reasons: tuple[str, ...] = ()
+    """Why each of its answers ended, by their indexes; empty if it has none."""
+    first_token_seconds: float = 0.0
+    """From its arrival to the first delta of its answer; 0 without a delta."""
+    traceparent: str = ""
+    """The trace and the span on whose behalf hosts and upstreams were called; empty if it has no trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,3 +189,31 @@ def publish(event: object) -> None:
             listener(event)
         except Exception as error:  # a broken exporter must not break requests
             _failures.warn("a listener to %s failed: %s", type(event).__name__, error)
+
+
+@contextmanager
+def stage(name: str, **facts: str | int) -> Generator[None]:
+    """Publish that a stage of a request has ended when the block ends. See StageEnded."""
+    if not wanted(StageEnded):
+        yield
+        return
+    start_ns, error = time.time_ns(), ""
+    try:
+        yield
+    except BaseException as failure:
+        error = reason_of(failure)
+        raise
+    finally:
+        publish_stage(name, start_ns, time.time_ns(), error, **facts)
+
+
+def publish_stage(name: str, start_ns: int, end_ns: int, error: str = "", **facts: str | int) -> None:
+    """Publish that a stage of a request has ended."""
+    publish(StageEnded(stage=name, start_ns=start_ns, end_ns=end_ns, choice=choice.get(), error=error, facts=facts))
+
+
+def reason_of(failure: BaseException) -> str:
+    """Return the reason of an exception that ended a stage; the name of its class if it has none."""
+    if isinstance(failure, asyncio.CancelledError | GeneratorExit):
+        return "CANCELLED"
+    return failure.reason if isinstance(failure, PunaError) else type(failure).__name__

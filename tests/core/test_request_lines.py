@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -88,3 +89,14 @@ def test_it_listens_until_it_is_told_to_stop(records):
     stop()
     events.publish(ANSWER)
     assert len(records()) == 1
+
+
+def test_a_request_with_a_trace_names_it(records):
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    request_lines.write(replace(ANSWER, traceparent=f"00-{trace}-{span}-01"))
+    request_lines.write(replace(ANSWER, traceparent="nonsense"))
+    assert records()[0].getMessage().endswith(f", trace {trace}")
+    assert "trace" not in records()[1].getMessage()
+    line, without = (json.loads(JsonFormatter().format(each)) for each in records())
+    assert (line["trace_id"], line["span_id"]) == (trace, span)
+    assert not without.keys() & {"trace_id", "span_id"}

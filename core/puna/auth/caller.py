@@ -29,6 +29,8 @@ class Caller:
     """True for a request of this process's REST bridge, whose time of arrival is trusted."""
     background: bool = False
     """True for a request of a batch, which gives way to all others."""
+    batch: str = ""
+    """Id of the batch whose request it is; empty if it is none of a batch."""
     gate: "Gate | None" = None
     """The gate that admitted the caller."""
 

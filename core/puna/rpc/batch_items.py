@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar, cast
 
 import grpc
@@ -12,6 +13,7 @@ from google.rpc.status_pb2 import Status
 from puna.auth.caller import Caller, current, enter
 from puna.auth.errors import QuotaExceededError, UnauthenticatedError
 from puna.auth.gate import Gate
+from puna.backend.metadata import enter_request
 from puna.batch.batch import Batch
 from puna.batch.errors import BatchExpiredError
 from puna.batch.files import StoredFile
@@ -21,6 +23,7 @@ from puna.limits import Limits
 from puna.offload import offload_if_heavy, weight_of_message
 from puna.request_log import choose_call_id
 from puna.rpc import bounds
+from puna.rpc.authorization import REQUEST_ID
 from puna.rpc.chat import ChatServicer
 from puna.rpc.embed import EmbedServicer
 from puna.rpc.generate import GenerateServicer
@@ -105,8 +108,8 @@ class ItemPerformer(Performer):
             raise
         except PunaError as error:
             return _failed(result, item_error(error, whole_text=batch.config.long_errors))
-        enter(caller)
-        choose_call_id("")
+        enter(replace(caller, batch=batch.id))
+        enter_request({REQUEST_ID: choose_call_id("")})
         metadata = ((LONG_ERRORS, "1"),) if batch.config.long_errors else ()
         try:
             answer = await self._calls[kind](getattr(item, kind), metadata=metadata)

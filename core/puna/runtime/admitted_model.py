@@ -9,9 +9,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from puna import events
 from puna.backend import DocumentScores, Embedding, LoadedModel, ModelFacts, SequenceEvent, SequenceRequest
 from puna.go.json import replace_lone_surrogates
 from puna.runtime.admission import ConcurrencyLimiter
+from puna.runtime.sequence_stages import SequenceStages
 
 
 class AdmittedModel(LoadedModel):
@@ -37,16 +39,26 @@ class AdmittedModel(LoadedModel):
         """The facts of the model."""
         return self._model.facts
 
-    async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
+    def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         """Run a sequence once a slot is free. Closing the generator frees the slot."""
+        if not events.wanted(events.StageEnded):
+            return self._run(request, self._report)
+        stages = SequenceStages(self._report)
+        return stages.observing(self._run(request, stages.on_position, stages.on_slot))
+
+    async def _run(
+        self, request: SequenceRequest, on_position: Callable[[int], None], on_slot: Callable[[], None] | None = None
+    ) -> AsyncGenerator[SequenceEvent]:
         # A chat with structured output runs two sequences on one lease, so the times add up.
         began = time.perf_counter_ns()
-        async with self._limiter.slot(request.priority, self._report):
+        async with self._limiter.slot(request.priority, on_position):
             # A request that waited for the load and got a slot at once still shows its position in front of the load.
             self._report(0)
             self.queued_ns += time.perf_counter_ns() - began
-            async with aclosing(self._model.generate(_without_lone_surrogates(request))) as events:
-                async for event in events:
+            if on_slot is not None:
+                on_slot()
+            async with aclosing(self._model.generate(_without_lone_surrogates(request))) as found:
+                async for event in found:
                     yield event
 
     def _report(self, position: int) -> None:
@@ -67,13 +79,14 @@ class AdmittedModel(LoadedModel):
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
         """Return the embedding vectors of texts or token ids."""
         texts = [replace_lone_surrogates(each) if isinstance(each, str) else each for each in inputs]
-        return await self._model.embed(texts, raw=raw)
+        with events.stage("embed", inputs=len(texts)):
+            return await self._model.embed(texts, raw=raw)
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> DocumentScores:
         """Return the relevance scores of documents."""
-        return await self._model.rerank(
-            replace_lone_surrogates(query), [replace_lone_surrogates(each) for each in documents]
-        )
+        texts = [replace_lone_surrogates(each) for each in documents]
+        with events.stage("rerank", inputs=len(texts)):
+            return await self._model.rerank(replace_lone_surrogates(query), texts)
 
 
 def _without_lone_surrogates(request: SequenceRequest) -> SequenceRequest:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from puna import events
 from puna.auth.caller import current
 from puna.errors import (
     BackendNotFoundError,
@@ -35,6 +36,7 @@ from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import Lease, LeaseKind, Loading, Queued
 from puna.sandbox.sandbox import Sandbox
 from puna.serving.answers import Progress
+from puna.serving.lease_stages import LeaseStages
 from puna.serving.offered_models import OfferedModels
 from puna.serving.requests import BACKGROUND_PRIORITY, RequestOptions
 from puna.serving.sampling_options import check_size, model_requirements
@@ -143,8 +145,11 @@ class Access:
         self, model: StoredModel, options: Options, request: RequestOptions, on_progress: OnProgress, kind: LeaseKind
     ) -> AbstractAsyncContextManager[Lease]:
         """Lease a model with these options, loading it if needed. Raises what ModelPool.lease raises."""
+        stages = LeaseStages() if events.wanted(events.StageEnded) else None
 
         def report(progress: Queued | Loading) -> None:
+            if stages is not None:
+                stages.on_progress(progress)
             if isinstance(progress, Queued):
                 on_progress(Progress(phase="queued", position=progress.position))
             else:
@@ -152,13 +157,14 @@ class Access:
 
         if request.priority == BACKGROUND_PRIORITY and kind is not LeaseKind.LOAD_ONLY:
             kind = LeaseKind.BACKGROUND
-        return self._pool.lease(
+        lease = self._pool.lease(
             model_requirements(model, options, request, self.settings),
             keep_alive=request.keep_alive,
             priority=request.priority,
             on_progress=report,
             kind=kind,
         )
+        return lease if stages is None else stages.observing(lease)
 
     def _backend(self, model: StoredModel) -> Manifest | None:
         """Return the manifest of the backend that would serve a model; None if there is none that can be used."""

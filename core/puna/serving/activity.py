@@ -8,15 +8,16 @@ out from the entry why it was cancelled: because a CancelRequests call named it 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from puna import events, request_log
 from puna.auth.caller import current
+from puna.backend.metadata import request_metadata
 from puna.errors import PunaError, ServerEndingError
-from puna.serving.answers import Done, Progress, Timings, Usage
+from puna.serving.answers import Delta, Done, Event, Progress, Timings, Usage
 from puna.serving.load_meter import LoadMeter
 
 _APART: Final = frozenset(
@@ -72,8 +73,14 @@ class Entry:
     """Why its answer ended, once it has."""
     vectors: int = 0
     """Number of embeddings in its answer."""
+    reasons: tuple[str, ...] = ()
+    """Why each of its answers ended, once all have."""
+    first_output: float = 0.0
+    """Monotonic time of its first delta; 0: there is none yet."""
     arrivals: list[float] | None = None
     """Monotonic times of its deltas; None if no listener wants them."""
+    deltas: list[Delta] | None = None
+    """The deltas of its answer; None if no listener wants them."""
     cancelled: bool = False
     """Whether another request cancelled it."""
     ended: bool = False
@@ -98,8 +105,10 @@ class Entry:
 
     def on_output(self, deltas: int) -> None:
         """Count deltas of the answer. Each counts as one token, which is near enough for ListRequests."""
-        self.output_tokens += deltas
         if deltas:
+            if not self.output_tokens:
+                self.first_output = time.monotonic()
+            self.output_tokens += deltas
             self.phase = "decode"
             if self.arrivals is not None:
                 self.arrivals += [time.monotonic()] * deltas
@@ -107,6 +116,13 @@ class Entry:
     def on_done(self, done: Done) -> None:
         """Keep counts, durations and reason of the answer."""
         self.usage, self.timings, self.reason = done.usage, done.timings, done.reason
+        self.reasons = tuple(each.reason for each in done.choices) or (done.reason,) * bool(done.reason)
+
+    def on_text(self, answer: Sequence[Event]) -> None:
+        """Keep the deltas among the events of an answer. Called only while `deltas` is a list."""
+        if self.deltas is not None:
+            self.deltas += [each for each in answer if isinstance(each, Delta)]
+            self.deltas += [each.delta for each in answer if isinstance(each, Done)]
 
 
 class Activity:
@@ -172,6 +188,8 @@ class Activity:
         entry = Entry(id=id_, model=model, method=method, task=task)
         if events.wanted(events.AnswerTimed):
             entry.arrivals = []
+        if events.wanted(events.AnswerEnded):
+            entry.deltas = []
         self._entries[entry.id] = entry
         in_front = not (current().background or method in _APART)
         if in_front:
@@ -251,21 +269,37 @@ def _published(entry: Entry) -> Generator[None]:
     """Publish the events about the end of a request when the block ends."""
     began = time.monotonic()
     failure: BaseException | None = None
+    if events.wanted(events.RequestBegan):
+        events.publish(_began(entry))
     try:
         yield
     except BaseException as error:
         failure = error
         raise
     finally:
+        if entry.deltas:
+            events.publish(events.AnswerEnded(tuple(entry.deltas)))
         if entry.arrivals:
             arrivals = tuple(moment - began for moment in entry.arrivals)
             events.publish(events.AnswerTimed(model=entry.model, arrivals=arrivals))
         if events.wanted(events.RequestEnded):
-            events.publish(_ended(entry, time.monotonic() - began, failure))
+            events.publish(_ended(entry, began, failure))
 
 
-def _ended(entry: Entry, seconds: float, failure: BaseException | None) -> events.RequestEnded:
-    """Return the event about the end of a request that lasted some seconds."""
+def _began(entry: Entry) -> events.RequestBegan:
+    caller = current()
+    return events.RequestBegan(
+        id=entry.id,
+        model=entry.model,
+        method=entry.method,
+        key=caller.key.name if caller.key is not None else "",
+        batch=caller.batch,
+        start_ns=entry.start_ns,
+    )
+
+
+def _ended(entry: Entry, began: float, failure: BaseException | None) -> events.RequestEnded:
+    """Return the event about the end of a request that began at a monotonic time."""
     used, times, key = entry.usage or Usage(output_tokens=entry.output_tokens), entry.timings, current().key
     return events.RequestEnded(
         id=entry.id,
@@ -275,7 +309,7 @@ def _ended(entry: Entry, seconds: float, failure: BaseException | None) -> event
         outcome=_outcome(entry, failure),
         failed=failure is not None or entry.cancelled,
         phase=entry.phase,
-        seconds=seconds,
+        seconds=time.monotonic() - began,
         queue_seconds=times.queue_ns / 1e9,
         load_seconds=times.load_ns / 1e9,
         prefill_seconds=times.prompt_eval_ns / 1e9,
@@ -287,6 +321,9 @@ def _ended(entry: Entry, seconds: float, failure: BaseException | None) -> event
         draft_tokens=used.draft_tokens,
         accepted_draft_tokens=used.accepted_draft_tokens,
         vectors=entry.vectors,
+        reasons=entry.reasons,
+        first_token_seconds=entry.first_output - began if entry.first_output else 0.0,
+        traceparent=request_metadata().get("traceparent", ""),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
+from puna import events as core_events
 from puna.backend import Constraint, Finish, Prefill, TextDelta
 from puna.capabilities import THINKING
 from puna.errors import DemandUnsupportedError
@@ -90,7 +91,8 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
                 async for event in events:
                     yield event
             return
-        turn = await chat_turn(found, lease, request, think)
+        with core_events.stage("render"):
+            turn = await chat_turn(found, lease, request, think)
         if request.render_only:
             yield Done(rendered=answers.Rendered(turn.prompt.text, len(turn.prompt.media)))
             return
@@ -144,7 +146,9 @@ async def _answer(
             finish = replace(first.finish, cached_prompt_tokens=first.cached)
             yield _done(finish, Delta(), builder, clock, first.cut)
             return
-        prompt, reader = await first.second_prompt(), first.next_reader()
+        with core_events.stage("render"):
+            prompt = await first.second_prompt()
+        reader = first.next_reader()
         spent, thought, cached = first.spent, first.thinking_tokens, first.cached
     sequence, cut = await builder.sequence(prompt.text, prompt.media, constraint, reader.thinking_markers)
     # The guard is Ollama's, which has none where the model file's own template is used.

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
+from puna.events import choice as current_choice
 from puna.serving.answers import ChoiceDone, Delta, Done, Event, Timings, Usage
 
 QUEUED_EVENTS = 64
@@ -64,6 +65,7 @@ async def _several(make: Callable[[int], AsyncGenerator[Event]], n: int) -> Asyn
 
 async def _drain(events: AsyncGenerator[Event], choice: int, queue: "asyncio.Queue[Event | None]") -> None:
     """Put the events of one answer into the queue."""
+    current_choice.set(choice)
     called = False
     async with aclosing(events):
         async for event in events:

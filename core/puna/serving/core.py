@@ -7,6 +7,7 @@ way), `blobs` (for uploads) and `settings`. The pool and the store are private.
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 
+from puna import events
 from puna.auth.caller import current
 from puna.models.progress import TransferStep
 from puna.models.registry.authorization import identity_of
@@ -72,14 +73,17 @@ class Serving:
 
     def generate(self, request: GenerateRequest, on_progress: OnProgress = ignore_progress) -> AsyncGenerator[Event]:
         """Complete a prompt. See puna.serving.generate."""
+        events.publish(events.RequestRead(request))
         return generate.generate(self.access, request, on_progress)
 
     def chat(self, request: ChatRequest, on_progress: OnProgress = ignore_progress) -> AsyncGenerator[Event]:
         """Answer a conversation. See puna.serving.chat."""
+        events.publish(events.RequestRead(request))
         return chat.chat(self.access, request, on_progress)
 
     async def embed(self, request: EmbedRequest, on_progress: OnProgress = ignore_progress) -> Embeddings:
         """Embed texts. See puna.serving.embed."""
+        events.publish(events.RequestRead(request))
         return await embed.embed(self.access, request, on_progress)
 
     async def tokenize(
@@ -121,10 +125,12 @@ class Serving:
 
     async def rerank(self, request: RerankRequest, on_progress: OnProgress = ignore_progress) -> Ranking:
         """Rank documents by relevance. See puna.serving.rank."""
+        events.publish(events.RequestRead(request))
         return await rank.rerank(self.access, request, on_progress)
 
     async def score(self, request: ScoreRequest, on_progress: OnProgress = ignore_progress) -> Scores:
         """Score continuations of a context. See puna.serving.score."""
+        events.publish(events.RequestRead(request))
         return await score.score(self.access, request, on_progress)
 
     async def load(

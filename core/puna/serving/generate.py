@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from puna import events as core_events
 from puna.backend import BackendError, Constraint, Finish, Prefill, TextDelta
 from puna.capabilities import THINKING
 from puna.errors import (
@@ -84,7 +85,8 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
                     yield event
             return
         parser = found.templates.parser()
-        prompt = await _prompt(access, found, lease, request, think)
+        with core_events.stage("render"):
+            prompt = await _prompt(access, found, lease, request, think)
         if request.render_only:
             yield Done(rendered=answers.Rendered(str(prompt.text), len(prompt.media)))
             return

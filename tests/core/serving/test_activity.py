@@ -2,11 +2,13 @@ import asyncio
 
 import pytest
 
+from puna import events
 from puna.auth.caller import Caller
 from puna.auth.caller import enter as enter_caller
+from puna.backend.metadata import enter_request
 from puna.errors import ServerEndingError
 from puna.serving.activity import Activity
-from puna.serving.answers import Progress
+from puna.serving.answers import ChoiceDone, Delta, Done, Progress
 
 
 @pytest.fixture
@@ -143,3 +145,39 @@ async def test_the_background_hears_that_the_server_is_leaving(activity):
     await activity.drain(1.0)
     assert heard.told == ["idle"]
     assert activity.leaving
+
+
+async def test_the_beginning_and_the_end_of_a_request_are_told_in_its_own_context(activity):
+    heard = []
+
+    def began(event):
+        heard.append(event)
+        enter_request({"traceparent": "00-1-2-01"})
+
+    kinds = {events.RequestBegan: began, events.RequestEnded: heard.append, events.AnswerEnded: heard.append}
+    stops = [events.subscribe(kind, listener) for kind, listener in kinds.items()]
+    parts, last = [Delta(text="a"), Delta(text="b")], Delta(text="c")
+    enter_caller(Caller(background=True, batch="batch_1"))
+    try:
+        with activity.entered("m", "Chat") as entry:
+            entry.on_output(2)
+            ends = tuple(ChoiceDone(choice=choice, reason=reason) for choice, reason in enumerate(("stop", "length")))
+            done = Done(reason="stop", delta=last, choices=ends)
+            entry.on_text((*parts, done))
+            entry.on_done(done)
+    finally:
+        enter_caller(Caller())
+        for stop in stops:
+            stop()
+    first, text, end = heard
+    assert (first.id, first.model, first.method, first.batch) == (entry.id, "m", "Chat", "batch_1")
+    assert first.start_ns == entry.start_ns
+    assert text.deltas == (*parts, last)
+    assert (end.id, end.reasons, end.traceparent) == (entry.id, ("stop", "length"), "00-1-2-01")
+    assert 0 < end.first_token_seconds <= end.seconds
+
+
+async def test_no_text_of_an_answer_is_kept_without_a_listener(activity):
+    with activity.entered("m", "Chat") as entry:
+        entry.on_text((Delta(text="a"),))
+        assert entry.deltas is None
