@@ -57,6 +57,15 @@ class RequestRead:
     """A GenerateRequest, ChatRequest, EmbedRequest, RerankRequest or ScoreRequest of `puna.serving.requests`."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelLeased:
+    """A request has its model. The parts of StreamEmbed have a lease each."""
+
+    model: str
+    """The model's name in the list of models."""
+    backend: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageEnded:
     """A stage of a request has ended. Stages of one request may lie beside each other."""

@@ -177,6 +177,14 @@ class Limits:
     template_workers: int = 2
     """Worker processes that run templates, and as many more for slow templates."""
 
+    # Traces.
+    max_trace_stages: int = 256
+    """Stages of one request that become spans of its trace."""
+    max_trace_content_bytes: int = 32 << 10
+    """Bytes of the texts of a request, and of those of its answer, in a trace that has texts."""
+    max_trace_flush_seconds: float = 5.0
+    """Seconds in which a server that ends may send the traces that wait."""
+
     # Options of requests and models.
     max_threads: int = 512
     """Largest value of the option num_thread."""

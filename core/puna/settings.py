@@ -44,6 +44,10 @@ class Settings:
     metrics_prefix: str = "puna"
     rest_metrics: bool = False
     """Whether the REST face serves metrics too."""
+    traces: bool = False
+    """Whether the traces of requests are exported."""
+    traces_content: bool = False
+    """Whether these traces have the texts of prompts and answers."""
     keepalive_time: float = 60.0
     """Seconds of silence after which the core pings a gRPC client; infinity: never."""
     keepalive_timeout: float = 20.0
@@ -181,6 +185,8 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         metrics_host=_text(environ, "PUNA_METRICS_HOST"),
         metrics_prefix=_choice(environ, "PUNA_METRICS_PREFIX"),
         rest_metrics=_truth(_text(environ, "PUNA_REST_METRICS")),
+        traces=_truth(_text(environ, "PUNA_TRACES")),
+        traces_content=_truth(_text(environ, "PUNA_TRACES_CONTENT")),
         keepalive_time=_seconds(environ, "PUNA_KEEPALIVE_TIME", 60.0, forever_at_zero=True),
         keepalive_timeout=_seconds(environ, "PUNA_KEEPALIVE_TIMEOUT", 20.0, forever_at_zero=True),
         connection_age=_seconds(environ, "PUNA_CONNECTION_AGE", math.inf, forever_at_zero=True),

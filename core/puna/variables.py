@@ -147,6 +147,13 @@ VARIABLES: Final = (
         "whether the REST face serves metrics under `/metrics`",
         (CORE, BRIDGE),
     ),
+    Variable(
+        "PUNA_TRACES",
+        "boolean",
+        "off",
+        "whether the traces of requests are exported by OTLP; OpenTelemetry's own variables say where to",
+    ),
+    Variable("PUNA_TRACES_CONTENT", "boolean", "off", "whether these traces have the texts of prompts and answers"),
     *_CONNECTIONS,
     Variable(
         "PUNA_BATCHES",

@@ -1,8 +1,8 @@
 """The metadata of the request that the current task works for: its id, and its place in a distributed trace.
 
 The core passes it from the client to the host, and a backend that forwards requests passes it to its upstream, so that
-traces and logs of all servers can be joined. Puna is no participant of the trace: `traceparent` and `tracestate`
-(https://www.w3.org/TR/trace-context/) are handed on as they came.
+traces and logs of all servers can be joined. If the core exports traces, `traceparent` and `tracestate`
+(https://www.w3.org/TR/trace-context/) name its own span; otherwise they are handed on as they came.
 
 It is a context variable. A task has the metadata of the task that created it.
 """

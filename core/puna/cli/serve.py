@@ -151,6 +151,12 @@ async def _serve(
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
                 _try(settings.host, settings.port)
         if core:
+            if settings.traces:
+                from puna.tracing.export import exporting
+
+                # Entered first and left last, so that it sends the spans of requests which the drain ends.
+                traces = exporting(settings.limits, with_content=settings.traces_content)
+                log.info("traces are exported to %s", await stack.enter_async_context(traces))
             async with _listening(settings.grpc_host, "PUNA_GRPC_HOST"):
                 running = await stack.enter_async_context(running_core(settings, gate))
             places.append(f"gRPC on {running.address}")

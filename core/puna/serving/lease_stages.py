@@ -11,7 +11,9 @@ from puna.runtime.requirements import Lease, Loading, Queued
 class LeaseStages:
     """Notes from the progress of one lease when its stages begin, and publishes them once the lease is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
+        """`model` is the name of the model in the list of models."""
+        self._model = model
         self._begun_ns = time.time_ns()
         self._waited = False
         self._load_ns = 0
@@ -33,12 +35,13 @@ class LeaseStages:
             except BaseException as failure:
                 self._publish(events.reason_of(failure))
                 raise
-            self._publish("", given.backend)
+            self._publish("")
+            events.publish(events.ModelLeased(self._model, given.backend))
             yield given
 
-    def _publish(self, error: str, backend: str = "") -> None:
+    def _publish(self, error: str) -> None:
         now = time.time_ns()
         if self._waited:
             events.publish_stage("queue", self._begun_ns, self._load_ns or now, "" if self._load_ns else error)
         if self._load_ns:
-            events.publish_stage("load", self._load_ns, now, error, **({"backend": backend} if backend else {}))
+            events.publish_stage("load", self._load_ns, now, error)

@@ -20,7 +20,7 @@ def heard():
 
 async def observed(*progress, failure=None):
     """Hold a lease that was given after this progress; return what its context did."""
-    stages, done = LeaseStages(), []
+    stages, done = LeaseStages("m"), []
 
     @asynccontextmanager
     async def lease():
@@ -47,14 +47,14 @@ async def test_a_loaded_model_has_no_stage(heard):
     assert heard == []
 
 
-async def test_a_load_is_a_stage_that_names_the_backend(heard):
+async def test_a_load_is_a_stage(heard):
     await observed(Queued(0), Loading(0.5), Loading(1.0))
-    assert seen(heard) == [("load", "", {"backend": "b"})]
+    assert seen(heard) == [("load", "", {})]
 
 
 async def test_a_wait_behind_other_loads_is_a_stage_of_its_own(heard):
     await observed(Queued(2), Queued(1), Queued(0), Loading(1.0))
-    assert seen(heard) == [("queue", "", {}), ("load", "", {"backend": "b"})]
+    assert seen(heard) == [("queue", "", {}), ("load", "", {})]
     assert heard[0].end_ns == heard[1].start_ns
 
 
