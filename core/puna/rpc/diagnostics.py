@@ -1,4 +1,4 @@
-"""DiagnosticsService."""
+"""DiagnosticsService. The server keeps no requests, log lines or events yet, so each method says so."""
 
 from puna.errors import UnsupportedOperationError
 from puna.rpc.error_boundary import Context, streaming, unary
@@ -17,21 +17,21 @@ class DiagnosticsServicer(diagnostics_pb2_grpc.DiagnosticsServiceServicer):
         self, request: diagnostics_pb2.ListRequestRecordsRequest, context: Context
     ) -> diagnostics_pb2.ListRequestRecordsResponse:
         """List the records of requests."""
-        raise UnsupportedOperationError("no requests are kept; PUNA_KEEP_REQUESTS turns this on")
+        raise UnsupportedOperationError("this server keeps no records of requests")
 
     @unary
     async def GetRequestRecord(
         self, request: diagnostics_pb2.GetRequestRecordRequest, context: Context
     ) -> diagnostics_pb2.GetRequestRecordResponse:
         """Return the record of one request."""
-        raise UnsupportedOperationError("no requests are kept; PUNA_KEEP_REQUESTS turns this on")
+        raise UnsupportedOperationError("this server keeps no records of requests")
 
     @streaming
     async def StreamLogs(self, request: diagnostics_pb2.StreamLogsRequest, context: Context) -> None:
         """Stream log lines."""
-        raise UnsupportedOperationError("the log is not kept")
+        raise UnsupportedOperationError("this server keeps no log lines")
 
     @streaming
     async def StreamServerEvents(self, request: diagnostics_pb2.StreamServerEventsRequest, context: Context) -> None:
         """Stream server events."""
-        raise UnsupportedOperationError("events are not kept")
+        raise UnsupportedOperationError("this server keeps no events")
