@@ -26,7 +26,7 @@ puna-admin ps >ps
 pid=$(systemctl show --property=MainPID --value puna)
 cp /proc/$pid/status status
 nsenter --target $pid --mount ls /dev >devices
-nsenter --target $pid --mount touch /usr/x /etc/puna/x 2>touch
+nsenter --target $pid --mount touch /usr/x /etc/x 2>touch
 echo 'keep_alive = "8m"' >/etc/puna/config.toml
 systemctl reload puna; echo $? >reload
 for each in $(seq 60); do journalctl -u puna | grep -q "read again" && break; sleep 0.5; done
@@ -46,10 +46,10 @@ ExecStart=/check/run
 """
 
 
-@pytest.fixture(scope="module")
-def placed(tmp_path_factory):
+@pytest.fixture
+def placed(tmp_path):
     """A copy of the unit whose program exists on this machine, as `verify` wants it."""
-    path = tmp_path_factory.mktemp("unit") / "puna.service"
+    path = tmp_path / "puna.service"
     path.write_text(UNIT.read_text().replace("/opt/puna/bin/puna", "/bin/true"))
     return path
 
