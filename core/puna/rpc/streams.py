@@ -26,8 +26,7 @@ async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[D
     try:
         async with aclosing(events):
             async for event in events:
-                if entry.deltas is not None:
-                    entry.on_text((event,))
+                entry.on_text((event,))
                 if isinstance(event, Done):
                     entry.on_done(event)
                     return deltas, with_reason(event, called=any(delta.tool_calls for delta in deltas))
@@ -107,8 +106,7 @@ async def written(
                         if isinstance(event, Progress) and event.phase == "prefill":
                             entry.on_prefill(event)
                 entry.on_output(sum(isinstance(event, Delta) for event in batch))
-                if entry.deltas is not None:
-                    entry.on_text(batch)
+                entry.on_text(batch)
                 # Done is the last event, so it can only be the last of a batch.
                 called = called or any(event.tool_calls for event in batch if isinstance(event, Delta))
                 if isinstance(last := batch[-1], Done):

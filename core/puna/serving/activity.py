@@ -119,7 +119,7 @@ class Entry:
         self.reasons = tuple(each.reason for each in done.choices) or (done.reason,) * bool(done.reason)
 
     def on_text(self, answer: Sequence[Event]) -> None:
-        """Keep the deltas among the events of an answer. Called only while `deltas` is a list."""
+        """Keep the deltas among the events of an answer, if a listener wants them."""
         if self.deltas is not None:
             self.deltas += [each for each in answer if isinstance(each, Delta)]
             self.deltas += [each.delta for each in answer if isinstance(each, Done)]
