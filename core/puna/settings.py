@@ -45,9 +45,9 @@ class Settings:
     rest_metrics: bool = False
     """Whether the REST face serves metrics too."""
     traces: bool = False
-    """Whether the traces of requests are exported."""
+    """True: the traces of requests are exported."""
     traces_content: bool = False
-    """Whether these traces have the texts of prompts and answers."""
+    """True: these traces have the texts of prompts and answers."""
     keepalive_time: float = 60.0
     """Seconds of silence after which the core pings a gRPC client; infinity: never."""
     keepalive_timeout: float = 20.0

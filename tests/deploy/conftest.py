@@ -1,4 +1,4 @@
-"""What `tools/deploy` holds, built and run as far as one machine can: `make test-deploy` runs this folder.
+"""The files of `tools/deploy`, built and run as far as one machine can: `make test-deploy` runs this folder.
 
 It needs root, a kernel with namespaces, and Debian's packages, which it installs. The image is built without a network
 on a Debian that mmdebstrap makes, since no image registry is asked. The same image, booted in a container by

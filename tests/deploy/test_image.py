@@ -1,4 +1,4 @@
-"""The image of the Containerfile runs as an ordinary account with a root that nobody can write."""
+"""The image of the Containerfile runs as an ordinary account with a read-only root."""
 
 import json
 import os

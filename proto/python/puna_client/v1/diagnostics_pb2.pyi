@@ -168,7 +168,7 @@ class RequestRecord(_message.Message):
     key_name: _builtins.str
     """Name of the API key. Empty: the caller had none."""
     phase: _server_pb2.RequestPhase.ValueType
-    """What the request does now, or did last."""
+    """Phase of the request; the last one if it has ended."""
     outcome: Global___RequestOutcome.ValueType
     """How it ended."""
     finish_reason: _usage_pb2.FinishReason.ValueType
@@ -315,11 +315,11 @@ class RequestContent(_message.Message):
     error_message: _builtins.str
     """Text of the error."""
     prompt_omitted: _builtins.bool
-    """Whether the settings keep no prompts: the texts of sequences, `inputs` and values of options are left out."""
+    """True: the settings keep no prompts. The texts of sequences, `inputs` and values of options are left out."""
     answer_omitted: _builtins.bool
-    """Whether the settings keep no answers: their texts and tool calls are left out."""
+    """True: the settings keep no answers. Their texts and tool calls are left out."""
     truncated: _builtins.bool
-    """Whether text was cut off, since the record exceeds its bound."""
+    """True: text was cut off, since the record exceeds its bound."""
     redacted_count: _builtins.int
     """Number of passages that the server's patterns have removed."""
     @_builtins.property
@@ -649,7 +649,7 @@ class StreamLogsRequest(_message.Message):
     tail_lines: _builtins.int
     """Number of kept lines to send first, after selection. Unset: all that are kept."""
     follow: _builtins.bool
-    """Whether the stream goes on with new lines. Otherwise it ends behind the kept ones."""
+    """True: the stream goes on with new lines. False: it ends after the kept ones."""
     def __init__(
         self,
         *,
@@ -874,7 +874,7 @@ class StreamServerEventsRequest(_message.Message):
 
     FOLLOW_FIELD_NUMBER: _builtins.int
     follow: _builtins.bool
-    """Whether the stream goes on with new events. Otherwise it ends behind the kept ones."""
+    """True: the stream goes on with new events. False: it ends after the kept ones."""
     def __init__(
         self,
         *,
