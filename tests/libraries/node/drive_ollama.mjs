@@ -89,7 +89,7 @@ const steps = {
 
   abort: async () => {
     const endless = new Ollama({ host });
-    const stream = await endless.generate({ model: "scripted", prompt: "l", raw: true, stream: true });
+    const stream = await endless.generate({ model: "scripted", prompt: "b", raw: true, stream: true });
     try {
       for await (const part of stream) endless.abort();
     } catch (error) {
