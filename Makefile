@@ -114,7 +114,7 @@ test-newest: .venv/.installed ## the tests near the libraries, on the newest ver
 	@.venv/bin/python tools/pack_installed.py llama-cpp-python .venv/newest
 	@CC=false $(UV) pip install --quiet --python .venv/newest/bin/python --upgrade .venv/newest/*.whl --group test -e '$(EXTRAS)'
 	@$(UV) pip list --quiet --python .venv/newest/bin/python
-	.venv/newest/bin/python -m pytest -q tests/conformance tests/core/rpc tests/core/host tests/rest_bridge tests/e2e
+	$(PYTEST:.venv/%=.venv/newest/%) tests/conformance tests/core/rpc tests/core/host tests/rest_bridge tests/e2e
 
 .PHONY: test-wheel
 test-wheel: wheel ## install the wheels of `make wheel` into a clean environment, and serve
