@@ -1,16 +1,25 @@
 """Argument parsers for the commands, which accept argv as users of Ollama's command line write it.
 
-argparse differs from that command line in three ways: it does not accept options between positional arguments, an
-option with an optional value takes the next word as its value, and an unknown option prints the usage of the whole
-program. The class Command removes these differences.
+argparse differs from that command line (cobra and pflag of Go) in six ways. It does not accept options between
+positional arguments. An option with an optional value takes the next word as its value. The words behind "--" are
+positional, but argparse removes a second "--" from them in some versions of Python and refuses them in others where a
+positional argument of one word comes first. An unknown option prints the usage of the whole program. An unknown command
+prints all commands without a suggestion. Options of a command are refused in front of its name.
+
+The classes Command and Program remove these differences: they sort the words into options and positional arguments
+first, as pflag does, and give argparse the options in front.
 """
 
 import argparse
-from collections.abc import Sequence
-from typing import Any, NoReturn
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 TRUE = ("1", "t", "true")
 FALSE = ("0", "f", "false")
+_SHIELD: Final = "\0"
+"""Stands in front of a positional argument that argparse would read as an option. No word of argv holds it."""
 
 
 class Command(argparse.ArgumentParser):
@@ -21,9 +30,6 @@ class Command(argparse.ArgumentParser):
         # An abbreviation that works today would break when another option of that beginning is added.
         super().__init__(allow_abbrev=False, **settings)
         self._bare: dict[str, str] = {}
-        # argparse parses mixed arguments by calling parse_known_args twice, with options and without. This flag lets
-        # those inner calls through.
-        self._mixing = False
 
     def add_flag(self, *names: str, help: str, default: bool = False) -> None:  # noqa: A002 - the name of argparse
         """Add a boolean option. A value can follow "=" only."""
@@ -39,29 +45,100 @@ class Command(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """Parse the words of this command. A word that is left over is an error of this command."""
-        # A command of actions has no options of its own to mix; argparse refuses to try.
-        if self._mixing or self._subparsers is not None:
-            return super().parse_known_args(args, namespace)
-        self._mixing = True
-        try:
-            arguments, rest = self.parse_known_intermixed_args(self._with_values(args or ()), namespace)
-        finally:
-            self._mixing = False
+        # The words behind an action belong to that action's parser, which sorts them.
+        sorted_words = list(args or ()) if self._subparsers is not None else self._sorted(args or ())
+        arguments, rest = super().parse_known_args(sorted_words, namespace)
         # Refused here, so that the error shows the usage of this command and not that of the program.
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
+        for name, value in vars(arguments).items():
+            setattr(arguments, name, _unshielded(value))
         return arguments, []
 
     def error(self, message: str) -> NoReturn:
         """Print the error and a hint at --help, and exit with status 2."""
-        self.exit(2, f"Error: {message}\n{self.format_usage()}Run '{self.prog} --help' for all options.\n")
+        text = message.replace(_SHIELD, "")
+        self.exit(2, f"Error: {text}\n{self.format_usage()}Run '{self.prog} --help' for all options.\n")
 
-    def _with_values(self, words: Sequence[str]) -> list[str]:
-        """Return the words with values added to options that stand alone, up to "--"."""
-        words = list(words)
-        # Words after "--" are positional, even if they look like options.
-        end = words.index("--") if "--" in words else len(words)
-        return [f"{word}={self._bare[word]}" if word in self._bare else word for word in words[:end]] + words[end:]
+    def _sorted(self, words: Sequence[str]) -> list[str]:
+        """Return the options, each with its value, and behind them the positional arguments."""
+        options: list[str] = []
+        positional: list[str] = []
+        left = list(words)
+        while left:
+            word = left.pop(0)
+            if word == "--":
+                positional += left
+                break
+            if not self._is_option(word):
+                positional.append(word)
+            elif word in self._bare:
+                options.append(f"{word}={self._bare[word]}")
+            else:
+                options.append(word)
+                action = self._option_string_actions.get(word)
+                if action is not None and action.nargs is None:
+                    if not left:
+                        self.error(f"argument {word}: expected one argument")
+                    # pflag takes the next word as the value, even if it looks like an option.
+                    value = left.pop(0)
+                    options[-1] = f"{word}={value}" if word.startswith("--") else f"{word}{value}"
+        return options + [f"{_SHIELD}{word}" if word.startswith("-") else word for word in positional]
+
+    def _is_option(self, word: str) -> bool:
+        """Return whether a word is an option. A text such as "- one" or "-5" is a prompt, which pflag refuses."""
+        if word.partition("=")[0] in self._option_string_actions:
+            return True
+        return word.startswith("-") and len(word) > 1 and " " not in word and not word[1].isdigit()
+
+
+class Program(Command):
+    """The parser of the whole program. Options of a command may stand in front of its name, as in `--verbose run m`."""
+
+    def __init__(self, *, bare: Iterable[str] = (), absent: dict[str, str], **settings: Any) -> None:  # noqa: ANN401
+        """`bare`: options of commands that take no value. `absent`: error texts of commands that Puna lacks."""
+        super().__init__(**settings)
+        self._moved, self._absent = tuple(bare), absent
+
+    def parse_known_args(  # type: ignore[override]  # argparse has overloads of the same meaning
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse the words of the program."""
+        words, front, moved = list(args or ()), [], []
+        while words and words[0].startswith("-"):
+            word = words.pop(0)
+            if word in self._moved or ("=" in word and word.partition("=")[0] not in self._option_string_actions):
+                moved.append(word)
+                continue
+            front.append(word)
+            action = self._option_string_actions.get(word)
+            if action is not None and action.nargs is None and words:
+                front.append(words.pop(0))
+        self._refuse_unknown(words)
+        return super().parse_known_args([*front, *words[:1], *moved, *words[1:]], namespace)
+
+    def _refuse_unknown(self, words: Sequence[str]) -> None:
+        choices = self.commands()
+        if not words or words[0] in choices:
+            return
+        if words[0] in self._absent:
+            self.exit(2, f"Error: {self._absent[words[0]]}\n")
+        near = difflib.get_close_matches(words[0], choices, n=3)
+        hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+        self.exit(2, f"Error: unknown command {words[0]!r}. {hint}Run '{self.prog} --help' for all commands.\n")
+
+    def commands(self) -> list[str]:
+        """Return the names of all commands, with their aliases."""
+        actions = [each for each in self._actions if isinstance(each, argparse._SubParsersAction)]  # noqa: SLF001
+        return [name for each in actions for name in each.choices]
+
+
+def _unshielded(value: object) -> object:
+    if isinstance(value, list):
+        return [_unshielded(each) for each in value]
+    if isinstance(value, str):
+        return value.removeprefix(_SHIELD)
+    return Path(str(value).removeprefix(_SHIELD)) if isinstance(value, Path) else value
 
 
 def truth(text: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from puna import request_log
 from puna.cli import early
-from puna.cli.arguments import Command, environment
+from puna.cli.arguments import Command, Program, environment
 from puna.cli.texts import readable
 from puna.errors import PunaError, StoreFailedError
 from puna.settings import Settings, from_environment
@@ -22,6 +22,12 @@ from puna.variables import BRIDGE, CLIENT, CORE, help_line, read_by
 LIMITS = (("PUNA_MAX_...", "limits; SECURITY.md lists them"),)
 REGISTRIES = (("PUNA_REGISTRY_...", "registries and credentials; core/README.md lists them"),)
 ASKING = environment(help_line("PUNA_GRPC_HOST"))
+NO_ACCOUNT = "Puna has no account at ollama.com; PUNA_REGISTRY_... hold the credentials of registries (core/README.md)"
+ABSENT = {
+    **dict.fromkeys(("signin", "login", "signout", "logout"), NO_ACCOUNT),
+    "launch": "Puna starts no other programs; they reach it at the address of OLLAMA_HOST, as they reach Ollama",
+}
+"""Commands of Ollama that Puna lacks, and the error of each."""
 SHOW_ONE = ("license", "modelfile", "parameters", "system", "template")
 
 
@@ -32,9 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = parser()
     arguments = root.parse_args(_texts(sys.argv[1:] if argv is None else argv))
     if arguments.command in (None, "help"):
-        about = getattr(arguments, "about", None)
         # argparse prints the help and exits; nothing after this line runs.
-        root.parse_args([about, "--help"] if about else ["--help"])
+        root.parse_args([*getattr(arguments, "about", ()), "--help"])
     if arguments.command == "config":
         from puna.cli import config
 
@@ -56,8 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    root = argparse.ArgumentParser(
-        prog="puna", description="A model server: gRPC inside, the Ollama API outside.", allow_abbrev=False
+    root = Program(
+        prog="puna",
+        description="A model server: gRPC inside, the Ollama API outside.",
+        bare=("--verbose", "--nowordwrap"),
+        absent=ABSENT,
     )
     root.add_argument("-v", "--version", action="version", version=f"puna {version('puna')}")
     root.add_argument("--config", type=Path, metavar="FILE", help="TOML file with settings")
@@ -73,7 +81,12 @@ def parser() -> argparse.ArgumentParser:
     config.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the file (default: that of --config)")
     _add_plugin(commands)
     helping = commands.add_parser("help", help="show help on a command")
-    helping.add_argument("about", nargs="?", choices=list(commands.choices), metavar="COMMAND")
+    helping.add_argument("about", nargs="*", metavar="COMMAND", help="command, and its action if it has some")
+    for each in set(commands.choices.values()):
+        # Where no value is given, the program's own option, which stands in front of the command, keeps its value.
+        each.add_argument(
+            "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="TOML file with settings"
+        )
     return root
 
 
@@ -171,6 +184,8 @@ def _add_create(commands: "argparse._SubParsersAction[Command]") -> None:
         metavar="NAME",
         help="capability of the model, such as tools (default: all that the backend has); may be repeated",
     )
+    # Ollama's: it stores safetensors as they are, and Puna converts them in any case.
+    create.add_flag("--experimental", help=argparse.SUPPRESS)
     create.add_argument("--template", default="", help="Go template")
     create.add_argument("--system", default="", help="system message")
     create.add_flag("--json", help="for scripts")

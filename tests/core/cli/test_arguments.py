@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from puna.cli.main import main, parser
@@ -73,3 +75,51 @@ def test_every_command_that_reads_settings_names_its_variables(capsys):
         with pytest.raises(SystemExit):
             parser().parse_args([name, "--help"])
         assert "environment variables:" in capsys.readouterr().out, name
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (["run", "m", "--verbose", "Hi"], {"model": "m", "prompt": ["Hi"], "verbose": True}),
+        (["run", "--", "m", "-x"], {"model": "m", "prompt": ["-x"]}),
+        (["run", "m", "--", "a", "--", "b"], {"prompt": ["a", "--", "b"]}),
+        (["run", "m", "Hi", "--", "--think"], {"prompt": ["Hi", "--think"], "think": ""}),
+        (["run", "m", "- one"], {"prompt": ["- one"]}),
+        (["run", "m", "-"], {"prompt": ["-"]}),
+        (["run", "m", "-5"], {"prompt": ["-5"]}),
+        (["run", "m", "--format", "--think", "Hi"], {"format": "--think", "think": "", "prompt": ["Hi"]}),
+        (["run", "m", "--think", "high"], {"think": "true", "prompt": ["high"]}),
+        (["run", "m", "--keepalive=-1s", "--truncate=false"], {"keepalive": "-1s", "truncate": False}),
+        (["--verbose", "run", "m", "Hi"], {"verbose": True, "prompt": ["Hi"]}),
+        (["--think=false", "run", "m"], {"think": "false", "model": "m"}),
+        (["--config", "f", "run", "m"], {"config": Path("f")}),
+        (["run", "m", "--config", "f"], {"config": Path("f")}),
+        (["create", "m", "-fx", "-q", "q4_0", "--experimental"], {"file": Path("x"), "quantize": "q4_0"}),
+        (["create", "-f=x", "m"], {"file": Path("x"), "name": "m"}),
+        (["show", "m", "--license", "--verbose=T"], {"wanted": ["license"], "verbose": True}),
+        (["rm", "a", "--", "-b"], {"models": ["a", "-b"]}),
+        (["ls"], {"prefix": ""}),
+        (["pull", "--insecure", "m"], {"insecure": True, "model": "m"}),
+        (["push", "m", "--insecure=0"], {"insecure": False, "model": "m"}),
+        (["help", "key", "create"], {"about": ["key", "create"]}),
+    ],
+)
+def test_words_mean_the_same_as_to_ollama(line, expected):
+    found = told(*line)
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (["rnu", "m"], "unknown command 'rnu'. Did you mean 'run'"),
+        (["help", "nonsense"], "unknown command 'nonsense'"),
+        (["signin"], "no account at ollama.com"),
+        (["run", "m", "--format"], "argument --format: expected one argument"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_named(line, text, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(line)
+    assert raised.value.code == 2
+    assert text in capsys.readouterr().err
