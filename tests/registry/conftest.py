@@ -15,10 +15,10 @@ from tests.registry.front import fronting
 from tests.registry.installed import docker_registry
 from tests.registry.limits import QUICK
 
+from puna.model_name import ModelName
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.layout import manifest as manifests
-from puna.models.name import ModelName
 from puna.models.registry.authorization import Identity
 from puna.models.registry.registries import Registries
 from puna.models.store import ModelStore

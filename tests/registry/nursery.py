@@ -17,9 +17,9 @@ from pathlib import Path
 from tests.registry.limits import QUICK
 
 from puna.errors import CreateFailedError, TransferError
+from puna.model_name import ModelName
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
-from puna.models.name import ModelName
 from puna.models.registry.authorization import Identity
 from puna.models.registry.registries import Registries
 from puna.models.storage import prune

@@ -6,10 +6,10 @@ import pytest
 from tests.core.models.conftest import Backends
 from tests.registry.conftest import Side
 
+from puna.model_name import ModelName
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.layout import manifest as manifests
-from puna.models.name import ModelName
 
 FILES = {"config.json": b"{}", "sub/model.bin": bytes(range(256)) * 4000, "sub/copy.bin": b"{}", "empty": b""}
 

@@ -11,7 +11,7 @@ from tests.registry.front import Answer, Corrupt, Cut, CutUpload, NoRanges, Slow
 from tests.registry.limits import QUICK
 
 from puna.errors import TransferError
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.models.registry import parts
 from puna.models.registry.partial import PartialBlob
 

@@ -21,7 +21,7 @@ from tests.core.models.conftest import Workshop
 from tests.e2e.server import MODELS, serving
 
 from puna.errors import StoreFailedError, TransferError
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.models.upkeep import doctor
 from puna.models.upkeep.report import Report
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from puna.gguf import reader as gguf
+from puna.model_name import ModelName
 from puna.models.facts.details import completed
 from puna.models.layout import config as configs
 from puna.models.layout import manifest as manifests
 from puna.models.layout import media_types
 from puna.models.layout.config import Config
 from puna.models.layout.manifest import Layer, Manifest
-from puna.models.name import ModelName
 from puna.models.storage.blobs import BlobStore, SharedLocks
 from puna.models.store import ModelStore
 from puna.process import temporary_folders

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from puna.model_name import ModelName
 from puna.models.layout import manifest as manifests
 from puna.models.layout.manifest import Manifest
-from puna.models.name import ModelName
 from puna.models.storage import bounded_files, durable, prune
 
 log = logging.getLogger(__name__)

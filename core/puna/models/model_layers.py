@@ -11,11 +11,11 @@ from typing import Any
 from puna.errors import PunaError
 from puna.go import json_text
 from puna.messages import Message
+from puna.model_name import ModelName
 from puna.models.facts.details import local_time
 from puna.models.layout import media_types, preset_messages
 from puna.models.layout.config import Config
 from puna.models.layout.manifest import Layer, Manifest
-from puna.models.name import ModelName
 from puna.models.relative_names import check_names
 from puna.models.storage import bounded_files, integrity
 from puna.models.storage.blobs import BlobStore

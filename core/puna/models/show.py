@@ -13,13 +13,13 @@ from puna.gguf.reader import GGUF, Array, Tensor
 from puna.gguf.types import F32, STRING, U8
 from puna.go import json as gojson
 from puna.messages import Message
+from puna.model_name import ModelName
 from puna.models import modelfile
 from puna.models.facts.details import Details
 from puna.models.facts.selection import DEFAULT_TEMPLATE
 from puna.models.layout import media_types
 from puna.models.layout.config import Config
 from puna.models.layout.manifest import Layer
-from puna.models.name import ModelName
 from puna.models.storage.linked import InPlace
 from puna.models.stored import StoredModel
 

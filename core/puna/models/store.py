@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from puna.errors import InvalidDigestError, PunaError
+from puna.model_name import ModelName
 from puna.models.backends import Backends, NoBackends
 from puna.models.facts.details import ModelSummary
 from puna.models.facts.header_cache import HeaderCache, ReadTemplate, file_identity, read_template
@@ -27,7 +28,6 @@ from puna.models.layout import manifest as manifests
 from puna.models.layout.config import Config
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.manifest_folder import TEMPORARY_PREFIX, ManifestFolder
-from puna.models.name import ModelName
 from puna.models.storage import bounded_files, prune, stat_fingerprints
 from puna.models.storage.blobs import BlobStore, SharedLocks
 from puna.models.storage.digest import file_name, is_digest

@@ -9,6 +9,7 @@ from puna.errors import BackendNotFoundError, PunaError, TemplateLimitError
 from puna.gguf.reader import GGUF, GGUFError
 from puna.gguf.types import UNKNOWN
 from puna.go.template.facts import Facts
+from puna.model_name import ModelName
 from puna.models.backends import BackendFacts, Backends
 from puna.models.facts import capabilities, chat_template, folder_template, selection
 from puna.models.facts.details import Details, ModelSummary, describe
@@ -16,7 +17,6 @@ from puna.models.facts.header_cache import HeaderCache
 from puna.models.layout.config import Config
 from puna.models.layout.manifest import Manifest
 from puna.models.model_layers import ModelLayers, UnreadableModelError
-from puna.models.name import ModelName
 from puna.models.storage.blobs import BlobStore
 
 __all__ = ["FAULTS", "StoredModel", "UnreadableModelError"]

@@ -27,7 +27,7 @@ from puna.errors import (
 )
 from puna.go.json import quote
 from puna.messages import Think, Tool
-from puna.models.name import Reference, Source, parse_reference
+from puna.model_name import Reference, Source, parse_reference
 from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
 from puna.options import Options, merge

@@ -21,11 +21,11 @@ from puna.errors import (
     ModelRequiredError,
 )
 from puna.go.json import quote
+from puna.model_name import ModelName, Source, parse_reference, stub_name
 from puna.models.create import rewrite
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.facts.details import Details, ModelSummary
-from puna.models.name import ModelName, Source, parse_reference, stub_name
 from puna.models.progress import TransferStep
 from puna.models.registry.registries import Registries
 from puna.models.show import ShowResult, show

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from puna.model_name import ModelName
 from puna.models.facts.details import ModelSummary
 from puna.models.layout.config import Config
-from puna.models.name import ModelName
 from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
 from puna.runtime.upstream_models import Offer, UpstreamModels

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 from puna.blocking import iterate
 from puna.errors import InvalidCreateError, InvalidModelNameError, PunaError
+from puna.model_name import ModelName
 from puna.models.create.backend_choice import GGUF, format_to_import
-from puna.models.name import ModelName
 from puna.models.progress import TransferStep
 from puna.models.storage.integrity import StoppedError
 from puna.models.storage.linked import InPlace

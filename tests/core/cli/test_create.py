@@ -8,7 +8,7 @@ from tests.core.serving.conftest import MODELS
 from puna.cli import create
 from puna.cli.errors import CommandError
 from puna.cli.main import parser
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna_client.v1 import models_pb2
 
 __all__ = ["address", "backend", "batches", "client", "registry", "serving", "settings", "shared", "stocked"]

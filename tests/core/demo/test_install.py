@@ -1,9 +1,9 @@
 import pytest
 
 from puna.demo.install import DEMO_MODELS, LLAMITA, LLAMITA_EMBED, install, install_in_new_store
+from puna.model_name import ModelName
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
-from puna.models.name import ModelName
 from puna.models.show import show
 from puna.models.store import ModelStore
 

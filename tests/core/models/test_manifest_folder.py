@@ -1,9 +1,9 @@
 import pytest
 
+from puna.model_name import ModelName
 from puna.models.layout import manifest as manifests
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.manifest_folder import TEMPORARY_PREFIX, ManifestFolder
-from puna.models.name import ModelName
 
 CONFIG = Layer(media_type="application/x", digest="sha256:" + "a" * 64, size=1)
 

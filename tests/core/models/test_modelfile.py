@@ -5,9 +5,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from puna.messages import Message
+from puna.model_name import ModelName
 from puna.models.layout.config import Config
 from puna.models.modelfile import modelfile, parameters_text, quoted, read_value
-from puna.models.name import ModelName
 
 PARAMETERS = {
     "stop": ["<|im_end|>", "a\\nb", "é\a\u200b"], "num_ctx": 4096, "temperature": 0.7, "f": [], "e": None, "i": True,

@@ -6,8 +6,8 @@ from puna.errors import ModelNotFoundError
 from puna.gguf.reader import GGUF, Array
 from puna.go.json import Float32
 from puna.messages import Message
+from puna.model_name import ModelName
 from puna.models import show as show_module
-from puna.models.name import ModelName
 from puna.models.show import show
 
 ODD = [

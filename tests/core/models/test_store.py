@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.models.storage.blobs import SharedLocks
 from puna.models.store import ModelStore
 from puna.models.stored import UnreadableModelError

@@ -15,7 +15,7 @@ from tests.core.serving.conftest import stocked as shared
 from tests.hostile.wire import call_frames, ping_frame
 
 from puna.limits import Limits
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.models.store import ModelStore
 from puna.rpc.server import serving as running
 from puna.settings import Settings

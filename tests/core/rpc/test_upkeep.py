@@ -13,7 +13,7 @@ import puna.auth.caller as caller_module
 from puna.auth.caller import Caller
 from puna.auth.keys import ApiKey
 from puna.errors import NotLocalError
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.models.store import ModelStore
 from puna.rpc.upkeep import check_local
 from puna_client.v1 import models_pb2

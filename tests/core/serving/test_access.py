@@ -2,7 +2,7 @@ import pytest
 
 from puna import errors
 from puna.messages import Think
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.serving.access import check_capabilities, check_logprobs, thinking_of
 from puna.serving.requests import RequestOptions
 

@@ -4,9 +4,9 @@ import pytest
 from tests.core.models.conftest import Backends
 
 from puna import errors
+from puna.model_name import ModelName
 from puna.models.create.request import CreateRequest
 from puna.models.layout.config import Config
-from puna.models.name import ModelName
 from puna.models.store import ModelStore
 from puna.serving.catalogue import Catalogue
 

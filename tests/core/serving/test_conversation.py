@@ -4,7 +4,7 @@ from puna.backend import ModelFacts
 from puna.errors import InvalidFormatError, MediaUnsupportedError
 from puna.limits import Limits
 from puna.messages import Message
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.runtime.requirements import Lease
 from puna.sandbox.sandbox import Sandbox
 from puna.serving.conversation import Conversation, assembled

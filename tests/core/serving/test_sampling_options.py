@@ -5,7 +5,7 @@ import pytest
 from puna.errors import InvalidFormatError, OptionRangeError, UnsupportedConstraintError
 from puna.limits import LARGEST_INT32, Limits
 from puna.messages import Tool
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.options import merge
 from puna.serving.requests import OutputConstraint, RequestOptions
 from puna.serving.sampling_options import (

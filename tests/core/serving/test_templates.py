@@ -4,7 +4,7 @@ from puna.backend import ModelFacts
 from puna.errors import UnknownRendererError
 from puna.limits import Limits
 from puna.messages import Message
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.sandbox.sandbox import Sandbox
 from puna.serving.templates import ModelTemplates
 

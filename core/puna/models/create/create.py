@@ -26,6 +26,7 @@ from puna.gguf import reader as gguf
 from puna.gguf import writer as gguf_write
 from puna.gguf.reader import GGUF
 from puna.gguf.writer import Part
+from puna.model_name import ModelName, Source, parse_reference
 from puna.models.convert import conversion
 from puna.models.create import backend_choice, layers, overrides, quantization, remote
 from puna.models.create.layers import Entry
@@ -38,7 +39,6 @@ from puna.models.layout import manifest as manifests
 from puna.models.layout import media_types
 from puna.models.layout.config import Config, Draft
 from puna.models.layout.manifest import Layer, Manifest
-from puna.models.name import ModelName, Source, parse_reference
 from puna.models.progress import JobPhase, TransferStep
 from puna.models.storage.blobs import SharedLocks
 from puna.models.store import ModelStore

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from puna.errors import InvalidCreateError, InvalidDigestError, InvalidModelNameError
 from puna.messages import Message
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.models.paths import is_plain
 
 _LONGEST_PATH: Final = 1024

@@ -5,9 +5,9 @@ from datetime import datetime
 
 from puna.gguf.reader import GGUF
 from puna.gguf.types import UNKNOWN
+from puna.model_name import ModelName
 from puna.models.facts.numerals import parameter_size
 from puna.models.layout.config import Config
-from puna.models.name import ModelName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,10 +22,10 @@ from typing import Final
 
 from puna.blocking import in_thread, retrieve_exception, stoppable
 from puna.errors import InvalidDigestError, RegistryNotAllowedError, TransferError
+from puna.model_name import ModelName
 from puna.models.layout import manifest as manifests
 from puna.models.layout import media_types
 from puna.models.layout.manifest import Layer, Manifest
-from puna.models.name import ModelName
 from puna.models.progress import JobPhase, TransferStep
 from puna.models.registry.authorization import Authorization, Identity
 from puna.models.registry.client import Client, connected

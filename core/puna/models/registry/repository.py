@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.models.registry.origin import Origin
 
 

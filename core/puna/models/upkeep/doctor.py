@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from puna.errors import BackendNotFoundError, InvalidDigestError, StoreFailedError
+from puna.model_name import ModelName
 from puna.models.layout import manifest as manifests
 from puna.models.layout.manifest import Layer, Manifest
-from puna.models.name import ModelName
 from puna.models.progress import JobPhase, TransferStep
 from puna.models.storage import bounded_files, durable, locks, prune
 from puna.models.storage.blobs import PRIVATE

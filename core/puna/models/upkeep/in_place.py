@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from puna.errors import CreateFailedError
+from puna.model_name import ModelName
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
-from puna.models.name import ModelName
 from puna.models.progress import JobPhase, TransferStep
 from puna.models.storage import durable
 from puna.models.storage.blobs import BlobStore, SharedLocks

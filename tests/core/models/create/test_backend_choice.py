@@ -6,12 +6,12 @@ import pytest
 
 from puna.errors import CreateFailedError, InvalidCreateError, TransferError
 from puna.messages import Message
+from puna.model_name import ModelName
 from puna.models.create.backend_choice import format_to_import
 from puna.models.create.uploads import NotUploadedError
 from puna.models.layout import manifest as manifests
 from puna.models.layout import media_types
 from puna.models.layout.manifest import Layer, Manifest
-from puna.models.name import ModelName
 from puna.models.show import show
 from puna.models.stored import UnreadableModelError
 

@@ -15,10 +15,10 @@ from puna.errors import (
 from puna.gguf import reader as gguf
 from puna.gguf.reader import GGUFError
 from puna.messages import Message
+from puna.model_name import ModelName
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.create.uploads import NotUploadedError
-from puna.models.name import ModelName
 from puna.models.progress import JobPhase, TransferStep
 from puna.models.storage.blobs import digest_of
 

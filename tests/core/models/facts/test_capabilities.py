@@ -2,7 +2,7 @@
 
 import pytest
 
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 
 JINJA = ("tokenizer.chat_template", "str", "{% if tools %}tool_call{% endif %}<think></think>")
 THINKING = "{{ .Suffix }}{{ range .Messages }}<think>{{ .Thinking }}</think>{{ end }}{{ .Tools }}"

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from puna.model_name import ModelName
 from puna.models.facts.folder_template import chat_templates
-from puna.models.name import ModelName
 from puna.models.show import show
 
 TOOLS = "{% if tools %}{{ tools }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.models.storage import integrity, stat_fingerprints
 from puna.models.storage.integrity import StoppedError
 from puna.models.store import ModelStore

@@ -7,7 +7,7 @@ import pytest
 from tests.core.models.conftest import write_gguf
 
 from puna.errors import CreateFailedError, InvalidCreateError, ModelNotFoundError
-from puna.models.name import ModelName
+from puna.model_name import ModelName
 from puna.models.show import show
 from puna.models.storage.stat_fingerprints import FileState, Place
 from puna.models.upkeep import in_place

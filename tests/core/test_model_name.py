@@ -1,7 +1,7 @@
 import pytest
 
 from puna.errors import InvalidRequestError, ModelRequiredError
-from puna.models.name import ModelName, Source, parse_reference, stub_name
+from puna.model_name import ModelName, Source, parse_reference, stub_name
 
 LIBRARY = ("registry.ollama.ai", "library")
 
