@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.server import serving, wait_until
 
-from puna.cli.main import parser
+from puna.cli.parsers import parser
 from puna.plugins.manifest import CONSTRAINTS, SAMPLING, Capabilities, Check, Host, Manifest, read
 from puna.settings import from_environment
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from puna.cli.main import main, parser
+from puna.cli.main import main
+from puna.cli.parsers import parser
 
 
 def told(*words):

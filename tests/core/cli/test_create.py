@@ -7,7 +7,7 @@ from tests.core.serving.conftest import MODELS
 
 from puna.cli import create
 from puna.cli.errors import CommandError
-from puna.cli.main import parser
+from puna.cli.parsers import parser
 from puna.model_name import ModelName
 from puna_client.v1 import models_pb2
 

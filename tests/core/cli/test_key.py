@@ -8,7 +8,7 @@ from puna.auth.keys import KeyFile
 from puna.auth.usage import Ledger
 from puna.cli.errors import CommandError
 from puna.cli.key import run
-from puna.cli.main import parser
+from puna.cli.parsers import parser
 from puna.settings import Settings
 
 
