@@ -62,7 +62,7 @@ class ModelHere(HostedModel):
 def loading(backend: Backend):
     """Return what a pool takes as `load`: it loads every model with this backend."""
 
-    async def load(plugin, spec, socket, *, report, **timeouts):
+    async def load(plugin, spec, *, report, **timeouts):
         try:
             return ModelHere(await backend.load(spec, report))
         except MemoryError as error:

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -16,7 +15,7 @@ from puna.backend.v1 import backend_pb2_grpc
 from puna.host.channel import OPTIONS
 from puna.limits import LARGEST_INT32, Limits
 from puna.plugins import Plugin
-from puna.runtime.host_process import HostProcess
+from puna.runtime.launcher import Endpoint, HostRequirements, Launcher, RunningHost
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +27,17 @@ UNLOAD_SECONDS: Final = 5.0
 class HostConnection:
     """The process and the channel that serve one model."""
 
-    process: HostProcess
+    endpoint: Endpoint
     channel: grpc.aio.Channel
-    socket: Path
     release: Callable[[], Awaitable[None]]
     """Ends what serves the model: the process, or the model within a shared one. To be called once."""
     model_id: str = ""
     """The model's id in a shared host; empty if the host is its own."""
+
+    @property
+    def process(self) -> RunningHost:
+        """The process of the host."""
+        return self.endpoint.host
 
     @property
     def shared(self) -> bool:
@@ -67,7 +70,7 @@ class SharedHost:
         """Return the connection of one more model."""
         self._models += 1
         host = self._host
-        return HostConnection(host.process, host.channel, host.socket, lambda: self._leave(model_id), model_id)
+        return HostConnection(host.endpoint, host.channel, lambda: self._leave(model_id), model_id)
 
     async def _leave(self, model_id: str) -> None:
         """Free a model, and end the host after the last one."""
@@ -85,9 +88,9 @@ class SharedHost:
         except grpc.aio.AioRpcError as error:
             if not self._host.process.ended:
                 log.error(
-                    "%s: host %d has not freed one: %s",
+                    "%s: %s has not freed one: %s",
                     self._host.process.label,
-                    self._host.process.pid,
+                    self._host.process.title,
                     error.details(),
                 )
         # The channel was closed, since the last of the other models has been released meanwhile.
@@ -96,20 +99,21 @@ class SharedHost:
                 raise
 
 
-async def connected(backend: Plugin, socket: Path, ready_seconds: float, label: str, limits: Limits) -> HostConnection:
-    """Start a host that listens on `socket`, and connect to it. `label` names the model in the log.
-
-    Raises HostFailedError if it does not listen within `ready_seconds`.
-    """
-    process = await HostProcess.start(backend, socket, ready_seconds, label)
+async def connected(launcher: Launcher, requirements: HostRequirements, limits: Limits) -> HostConnection:
+    """Start a host, and connect to it. Raises what `Launcher.start` raises."""
+    endpoint = await launcher.start(requirements)
     # Of two options with one name, gRPC uses the first.
-    options = dict(OPTIONS) | {"grpc.max_receive_message_length": min(limits.max_host_message_bytes, LARGEST_INT32)}
-    channel = grpc.aio.insecure_channel(f"unix:{socket}", options=tuple(options.items()))
+    largest = ("grpc.max_receive_message_length", min(limits.max_host_message_bytes, LARGEST_INT32))
+    options = (largest, *endpoint.options, *OPTIONS)
+    if endpoint.credentials is None:
+        channel = grpc.aio.insecure_channel(endpoint.address, options=options)
+    else:
+        channel = grpc.aio.secure_channel(endpoint.address, endpoint.credentials, options=options)
 
     async def release() -> None:
-        # The process ends even if closing the channel fails or is cancelled.
+        # The host ends even if closing the channel fails or is cancelled.
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(process.stop)
+            stack.push_async_callback(endpoint.release)
             await channel.close()
 
-    return HostConnection(process, channel, socket, release)
+    return HostConnection(endpoint, channel, release)

@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -27,12 +26,14 @@ from puna.runtime.host_connection import HostConnection, SharedHost, connected
 from puna.runtime.host_model import EXIT_SECONDS, HostModel
 from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, terminated
 from puna.runtime.host_rpc import agree_on_version, error_of
+from puna.runtime.launcher import HostRequirements, Launcher
 
 
 class HostLoader:
     """Loads models, and keeps the hosts that several of them share."""
 
-    def __init__(self) -> None:
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
         self._shared: dict[str, SharedHost] = {}
         """The hosts of shared backends, by the backends' names; one may have died."""
         self._starting: dict[str, asyncio.Lock] = {}
@@ -42,7 +43,6 @@ class HostLoader:
         self,
         backend: Plugin,
         spec: ModelSpec,
-        socket: Path,
         *,
         report: Callable[[float], None],
         stall_seconds: float,
@@ -50,7 +50,7 @@ class HostLoader:
         timeouts: HangTimeouts = NO_TIMEOUTS,
         limits: Limits = DEFAULT_LIMITS,
     ) -> HostModel:
-        """Load a model. A new host listens on `socket`. Cancelling ends the host, unless others share it.
+        """Load a model. Cancelling ends the host, unless others share it.
 
         `on_death` is called if the host dies after the load, or hangs and is killed. Raises OutOfMemoryError if there
         is no room, HostFailedError if the host dies or makes no progress for `stall_seconds`, and LoadFailedError if
@@ -58,8 +58,9 @@ class HostLoader:
         """
         # Whatever fails or is cancelled below undoes the steps before it, in reverse order.
         async with AsyncExitStack() as undo:
-            host = await self.connect(backend, socket, spec.name or spec.path, stall_seconds, limits)
+            host = await self.connect(backend, spec.name or spec.path, stall_seconds, limits)
             undo.push_async_callback(host.release)
+            spec = await host.endpoint.localize(spec)
             facts = await _load(host, convert.spec_to_wire(backend.name, spec, host.model_id), report, stall_seconds)
             model = HostModel(host, facts, on_death, limits, timeouts)
             # From here on `model.aclose` releases the host as well, in the right order.
@@ -72,7 +73,6 @@ class HostLoader:
     async def connect(
         self,
         backend: Plugin,
-        socket: Path,
         label: str,
         stall_seconds: float = math.inf,
         limits: Limits = DEFAULT_LIMITS,
@@ -83,16 +83,19 @@ class HostLoader:
         """
         ready_seconds = min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS))
         if backend.usable.host.shared:
-            return await self._join(backend, socket, ready_seconds, limits)
-        return await connected(backend, socket, ready_seconds, label, limits)
+            return await self._join(backend, ready_seconds, limits)
+        needed = HostRequirements(backend=backend, label=label, ready_seconds=ready_seconds)
+        return await connected(self._launcher, needed, limits)
 
-    async def _join(self, backend: Plugin, socket: Path, ready_seconds: float, limits: Limits) -> HostConnection:
+    async def _join(self, backend: Plugin, ready_seconds: float, limits: Limits) -> HostConnection:
         """Return a connection to the backend's shared host, starting it if it does not run."""
         async with self._starting.setdefault(backend.name, asyncio.Lock()):
             shared = self._shared.get(backend.name)
             # A plugin that was upgraded meanwhile gets a new host; the old one ends with the last of its models.
             if shared is None or not shared.usable or shared.backend != backend:
-                host = await connected(backend, socket, ready_seconds, f"all models of {backend.name}", limits)
+                label = f"all models of {backend.name}"
+                needed = HostRequirements(backend=backend, label=label, ready_seconds=ready_seconds)
+                host = await connected(self._launcher, needed, limits)
                 shared = self._shared[backend.name] = SharedHost(backend, host)
             return shared.join(next(self._model_ids))
 

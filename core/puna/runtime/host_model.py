@@ -43,7 +43,7 @@ from puna.errors import (
     ClientStalledError,
 )
 from puna.host import convert
-from puna.host.stream import Frames, address, connect
+from puna.host.stream import Frames
 from puna.limits import Limits
 from puna.request_log import without_request
 from puna.runtime.heartbeat import HangTimeouts, Heartbeat, HeartbeatUnavailableError, answered
@@ -105,8 +105,7 @@ class HostModel(HostedModel):
 
     async def connect(self) -> None:
         """Open the stream on which sequences run, and start the heartbeat."""
-        self._stream = await connect(
-            address(self._host.socket),
+        self._stream = await self._host.endpoint.open_stream(
             self._incoming.take,
             self._disconnected.set,
             max_message_bytes=self._limits.max_host_message_bytes,
@@ -123,7 +122,7 @@ class HostModel(HostedModel):
 
     @property
     def pid(self) -> int:
-        """Process id of the host."""
+        """Process id of the host; 0 if it runs on another machine."""
         return self._process.pid
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
@@ -241,7 +240,7 @@ class HostModel(HostedModel):
         if self._failure:
             return
         self._failure = f"{CRASHED}: {reason}"
-        log.error("%s: host %d is killed: %s", self._process.label, self.pid, reason)
+        log.error("%s: %s is killed: %s", self._process.label, self._process.title, reason)
         self._process.kill()
         self._process.log_last_output()
         # The kernel may take seconds to end the process. Setting the event here fails the requests at once.

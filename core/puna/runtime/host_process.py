@@ -122,6 +122,11 @@ class HostProcess:
         return self._process.pid
 
     @property
+    def title(self) -> str:
+        """The host in log lines."""
+        return f"host {self.pid}"
+
+    @property
     def label(self) -> str:
         """The name of the model in the log."""
         return self._label

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 from puna.backend import LoadedModel, ModelSpec
@@ -12,13 +11,14 @@ from puna.blocking import in_thread, stoppable
 from puna.errors import BackendCrashedError, LoadFailedError, OutOfMemoryError
 from puna.limits import Limits
 from puna.plugins import Plugin, Registry
-from puna.runtime import backend_options, memory, model_folders
+from puna.runtime import backend_options, model_folders
 from puna.runtime.back_off import LoadBackOff, attempt_of
 from puna.runtime.errors import HostFailedError
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.host_connection import HostConnection
 from puna.runtime.host_loading import HostLoader
 from puna.runtime.hosted_model import HostedModel
+from puna.runtime.launcher import Launcher
 from puna.runtime.requirements import Loading, ModelRequirements, OnProgress
 from puna.runtime.sockets import Sockets
 from puna.settings import Settings
@@ -33,7 +33,6 @@ class LoadInHost(Protocol):
         self,
         backend: Plugin,
         spec: ModelSpec,
-        socket: Path,
         *,
         report: Callable[[float], None],
         stall_seconds: float,
@@ -58,19 +57,23 @@ class Launched:
     """The folder of its opaque files, to be removed once the model is freed; empty if it has none."""
 
 
-class Launcher:
+class ModelLauncher:
     """Chooses the backend of a model, checks the files and options, and loads it."""
 
     def __init__(
-        self, backends: Registry, settings: Settings, sockets: Sockets, load: LoadInHost | None = None
+        self,
+        backends: Registry,
+        settings: Settings,
+        sockets: Sockets,
+        launcher: Launcher,
+        load: LoadInHost | None = None,
     ) -> None:
-        """`sockets` gives each host the path on which it listens, and a place for the folder of a model's opaque files;
-        `load` loads a model in a host.
-        """
+        """`sockets` names folders for opaque files, `launcher` starts hosts, and `load` loads a model in one."""
         self._backends = backends
         self._settings = settings
         self._sockets = sockets
-        self._hosts = HostLoader()
+        self._launcher = launcher
+        self._hosts = HostLoader(launcher)
         self._load = load or self._hosts.load
         self._back_off = LoadBackOff(settings.limits.max_load_pause_seconds)
 
@@ -97,7 +100,7 @@ class Launcher:
     async def connect(self, backend: Plugin) -> HostConnection:
         """Return a connection to a host without a model. The caller releases it. Raises HostFailedError."""
         label = f"the list of {backend.name}"
-        return await self._hosts.connect(backend, self._sockets.next(), label, limits=self._settings.limits)
+        return await self._hosts.connect(backend, label, limits=self._settings.limits)
 
     async def checked(self, requirements: ModelRequirements) -> ModelRequirements:
         """Return the requirements with the checked options of the backend that will serve the model.
@@ -127,6 +130,10 @@ class Launcher:
             # The plugin may have been repaired during the pause.
             await asyncio.to_thread(self._backends.refresh)
             self._back_off.check(await asyncio.to_thread(attempt_of, requirements, self._backend(requirements)))
+
+    def free_bytes(self) -> int:
+        """Return the bytes of memory that a further model can take; 0 if that is not known."""
+        return self._launcher.free_bytes()
 
     def takes_memory(self, requirements: ModelRequirements) -> bool:
         """Return whether the model will take memory of this machine. Raises BackendNotFoundError."""
@@ -194,7 +201,6 @@ class Launcher:
         model = await self._load(
             backend,
             spec,
-            self._sockets.next(),
             report=lambda fraction: on_progress(Loading(fraction)),
             stall_seconds=self._settings.load_timeout,
             on_death=on_death,
@@ -213,7 +219,7 @@ class Launcher:
         options = await asyncio.to_thread(
             backend_options.for_host, backend.usable, self._settings, spec.backend_options, requirements.name
         )
-        return replace(spec, memory_bytes=memory.free_bytes(), backend_options=options)
+        return replace(spec, memory_bytes=self.free_bytes(), backend_options=options)
 
     def _backend(self, requirements: ModelRequirements) -> Plugin:
         """Choose the backend. Raises BackendNotFoundError."""

@@ -13,10 +13,9 @@ from dataclasses import replace
 
 from puna import events
 from puna.errors import OutOfMemoryError
-from puna.runtime import memory
 from puna.runtime.admission import ConcurrencyLimiter
 from puna.runtime.keep_alive import PooledModel, eviction_candidate
-from puna.runtime.launch import Launcher
+from puna.runtime.launch import ModelLauncher
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.reload import difference
 from puna.runtime.requirements import LeaseKind, ModelRequirements, OnProgress
@@ -35,7 +34,7 @@ SMALLER_CONTEXTS = (32768, 4096)
 class Loader:
     """Provides loaded models to the scheduler."""
 
-    def __init__(self, models: LoadedModels, launcher: Launcher, settings: Settings) -> None:
+    def __init__(self, models: LoadedModels, launcher: ModelLauncher, settings: Settings) -> None:
         self._models = models
         self._launcher = launcher
         self._settings = settings
@@ -81,7 +80,7 @@ class Loader:
                 continue
             elif len(self._models.in_memory()) >= self._most:
                 await self._make_room(job)
-            elif (idle := self._models.idle()) and _lacks_memory(requirements):
+            elif (idle := self._models.idle()) and self._lacks_memory(requirements):
                 candidate = eviction_candidate(idle)
                 log.info("%s needs the memory of %s", requirements.name, candidate.requirements.name)
                 await self._evict_and_wait(candidate, job)
@@ -91,6 +90,10 @@ class Loader:
                 self._models.evict_excess(pooled, self._most)
                 return pooled
         return pooled
+
+    def _lacks_memory(self, requirements: ModelRequirements) -> bool:
+        """Return whether the file takes too large a part of the free memory. Busy models are never evicted for that."""
+        return 0 < self._launcher.free_bytes() * MAX_FILE_SHARE < requirements.file_bytes
 
     @property
     def _most(self) -> int:
@@ -156,8 +159,3 @@ class Loader:
         if dead:
             self._models.remove(pooled, "crashed")
         return pooled
-
-
-def _lacks_memory(requirements: ModelRequirements) -> bool:
-    """Return whether the file takes too large a part of the free memory. Busy models are never evicted for that."""
-    return 0 < memory.free_bytes() * MAX_FILE_SHARE < requirements.file_bytes

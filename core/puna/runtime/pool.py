@@ -23,10 +23,12 @@ from puna.plugins import Registry
 from puna.runtime import sockets
 from puna.runtime.admitted_model import AdmittedModel
 from puna.runtime.keep_alive import PooledModel
-from puna.runtime.launch import Launcher, LoadInHost
+from puna.runtime.launch import LoadInHost, ModelLauncher
+from puna.runtime.launcher import Launcher
 from puna.runtime.listing_hosts import ListingHosts
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.loader import Loader
+from puna.runtime.local_launcher import LocalLauncher
 from puna.runtime.requirements import Lease, LeaseKind, LoadedEntry, Loading, ModelRequirements, OnProgress, Queued
 from puna.runtime.scheduling import Scheduler
 from puna.runtime.upstream_models import UpstreamModels
@@ -57,7 +59,8 @@ class ModelPool:
 
     async def __aenter__(self) -> Self:
         addresses = self._exits.enter_context(sockets.folder(self._socket_dir))
-        self._launcher = Launcher(self._backends, self._settings, addresses, self._load)
+        self._hosts: Launcher = LocalLauncher(addresses.next)
+        self._launcher = ModelLauncher(self._backends, self._settings, addresses, self._hosts, self._load)
         self._listing_hosts = ListingHosts(self._launcher.connect)
         limits = self._settings.limits
         self.upstream_models = UpstreamModels(
@@ -81,6 +84,7 @@ class ModelPool:
         await self.upstream_models.aclose()
         await self._listing_hosts.aclose()
         await self._models.close()
+        await self._hosts.aclose()
         self._exits.close()
 
     async def _ask(self, backend: str) -> list[UpstreamModel]:

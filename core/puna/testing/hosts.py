@@ -20,6 +20,7 @@ from puna.runtime import sockets
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.host_loading import HostLoader
 from puna.runtime.host_process import HostProcess
+from puna.runtime.local_launcher import LocalLauncher
 
 STALL_SECONDS: Final = 60.0
 """How long a load in a test may give no sign of life."""
@@ -37,10 +38,9 @@ async def hosted(
     """Load a model in a host process, and end the process at the end."""
     with sockets.folder() as folder:
         socket = folder.next()
-        model = await HostLoader().load(
+        model = await HostLoader(LocalLauncher(lambda: socket)).load(
             plugin,
             spec,
-            socket,
             report=report,
             stall_seconds=STALL_SECONDS,
             on_death=lambda: None,

@@ -5,6 +5,7 @@ import pytest
 
 from puna.runtime.heartbeat import NO_TIMEOUTS
 from puna.runtime.host_loading import HostLoader
+from puna.runtime.local_launcher import LocalLauncher
 from puna.runtime.pool import ModelPool
 from puna.settings import Settings
 
@@ -26,10 +27,9 @@ async def load_hosted(registry, short_path, want):
     ):
         socket = short_path / str(len(models))
         spec = want(**options).spec
-        model = await HostLoader().load(
+        model = await HostLoader(LocalLauncher(lambda: socket)).load(
             registry.get("scripted"),
             spec,
-            socket,
             report=report,
             stall_seconds=stall_seconds,
             on_death=on_death,

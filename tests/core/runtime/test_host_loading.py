@@ -10,6 +10,7 @@ import pytest
 from puna.backend import SequenceRequest, TextDelta
 from puna.errors import BackendCrashedError, LoadFailedError
 from puna.runtime.host_loading import HostLoader
+from puna.runtime.local_launcher import LocalLauncher
 
 
 @pytest.fixture
@@ -22,13 +23,13 @@ def shared(registry):
 @pytest.fixture
 async def load(short_path, want):
     """Loads a model of a shared backend; all are closed at the end."""
-    loader, models, sockets = HostLoader(), [], iter(range(1000))
+    sockets = iter(range(1000))
+    loader, models = HostLoader(LocalLauncher(lambda: short_path / str(next(sockets)))), []
 
     async def load(backend, on_death=lambda: None, stall_seconds=30.0, **options):
         model = await loader.load(
             backend,
             want(**options).spec,
-            short_path / str(next(sockets)),
             report=lambda _: None,
             stall_seconds=stall_seconds,
             on_death=on_death,

@@ -17,6 +17,7 @@ from puna.plugins import Registry
 from puna.runtime.errors import HostFailedError
 from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts
 from puna.runtime.host_loading import HostLoader
+from puna.runtime.local_launcher import LocalLauncher
 
 HOSTILE = Path(__file__).parents[2] / "plugins" / "hostile"
 SECRET = "the-words-of-the-prompt"
@@ -73,10 +74,9 @@ async def hostile(monkeypatch, short_path):
 
     async def loaded(timeouts=NO_TIMEOUTS, stall_seconds=30.0, report=lambda _: None, limits=DEFAULT_LIMITS, **options):
         spec = ModelSpec(path="/m", name="evil:latest", backend_options=options)
-        model = await HostLoader().load(
+        model = await HostLoader(LocalLauncher(lambda: short_path / str(len(models)))).load(
             plugin,
             spec,
-            short_path / str(len(models)),
             report=report,
             stall_seconds=stall_seconds,
             on_death=lambda: None,

@@ -9,8 +9,9 @@ from puna.errors import InvalidRequestError as RefusedError
 from puna.plugins import Manifest, Plugin, Registry
 from puna.plugins.option import read_options
 from puna.plugins.table import Table
-from puna.runtime import launch as launching
-from puna.runtime.launch import Launcher
+from puna.runtime import memory
+from puna.runtime.launch import ModelLauncher
+from puna.runtime.local_launcher import LocalLauncher
 from puna.runtime.requirements import Loading, ModelRequirements
 from puna.settings import Settings
 
@@ -64,7 +65,9 @@ def launcher(backend, tmp_path):
         def next(self):
             return tmp_path / "1"
 
-    return Launcher(Registry(lambda: [small]), settings, Sockets(), loading(backend))
+    sockets = Sockets()
+    hosts = LocalLauncher(sockets.next)
+    return ModelLauncher(Registry(lambda: [small]), settings, sockets, hosts, loading(backend))
 
 
 def need(verify=None, **options):
@@ -79,7 +82,7 @@ async def launch(launcher, requirements, on_progress=lambda _: None):
 
 
 async def test_a_requests_options_win_over_the_operators(launcher, backend, monkeypatch):
-    monkeypatch.setattr(launching.memory, "free_bytes", lambda: 77)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 77)
     launched = await launch(launcher, need(speed=5))
     assert (launched.backend, launched.pid) == ("small", 0)
     (spec,) = backend.specs

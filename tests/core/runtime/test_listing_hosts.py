@@ -11,6 +11,7 @@ from puna.errors import BackendFailedError
 from puna.plugins import Plugin, read
 from puna.runtime.host_loading import HostLoader
 from puna.runtime.listing_hosts import ListingHosts
+from puna.runtime.local_launcher import LocalLauncher
 
 CODE = """
 import os
@@ -52,8 +53,8 @@ def plugin(tmp_path):
 @pytest.fixture
 async def hosts(tmp_path):
     numbers = itertools.count()
-    loader = HostLoader()
-    hosts = ListingHosts(lambda plugin: loader.connect(plugin, tmp_path / str(next(numbers)), "a list"))
+    loader = HostLoader(LocalLauncher(lambda: tmp_path / str(next(numbers))))
+    hosts = ListingHosts(lambda plugin: loader.connect(plugin, "a list"))
     yield hosts
     await hosts.aclose()
 

@@ -2,7 +2,6 @@ import pytest
 
 from puna.backend import ModelFacts, ModelSpec
 from puna.errors import OutOfMemoryError
-from puna.runtime import loader as loading
 from puna.runtime.launch import Launched
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.loader import Loader
@@ -25,6 +24,11 @@ class Launcher:
         self.contexts = []
         self.upstream = set()
         """Keys of models that take no memory here."""
+        self.free = 0
+        """Bytes of free memory; 0: unknown."""
+
+    def free_bytes(self):
+        return self.free
 
     def takes_memory(self, requirements):
         return requirements.key not in self.upstream
@@ -83,9 +87,10 @@ async def test_one_too_many_evicts_the_idle_one_of_the_shortest_keep_alive(model
     assert [each.requirements.name for each in models.all()] == ["a", "c"]
 
 
-async def test_a_large_file_evicts_an_idle_model_but_no_busy_one(models, monkeypatch):
-    monkeypatch.setattr(loading.memory, "free_bytes", lambda: 100)
-    loader = Loader(models, Launcher(), Settings())
+async def test_a_large_file_evicts_an_idle_model_but_no_busy_one(models):
+    launcher = Launcher()
+    launcher.free = 100
+    loader = Loader(models, launcher, Settings())
     idle, busy = await loader.provide(need("idle"), Job()), await loader.provide(need("busy"), Job())
     loader.acquire(busy, LeaseKind.SEQUENCE)
     await loader.provide(need("large", file_bytes=81), Job())
@@ -111,9 +116,9 @@ async def test_without_room_a_context_that_was_asked_for_stays(models):
     assert models.all() == []
 
 
-async def test_models_that_take_no_memory_are_neither_counted_nor_evicted(models, monkeypatch):
-    monkeypatch.setattr(loading.memory, "free_bytes", lambda: 100)
+async def test_models_that_take_no_memory_are_neither_counted_nor_evicted(models):
     launcher = Launcher()
+    launcher.free = 100
     launcher.upstream = {"u1", "u2", "u3"}
     loader = Loader(models, launcher, Settings(max_loaded_models=1))
     for name in ("a", "u1", "u2", "u3"):

@@ -15,6 +15,7 @@ from puna.plugins import Plugin, manifest
 from puna.runtime.errors import ContractVersionError, HostFailedError
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.host_loading import HostLoader
+from puna.runtime.local_launcher import LocalLauncher
 
 ROGUE = Path(__file__).parent / "rogue_host.py"
 DONE = [TextDelta("a"), Finish(reason="stop", output_tokens=1)]
@@ -28,10 +29,9 @@ async def rogue(tmp_path, short_path):
     models = []
 
     async def loaded(how, stall_seconds=20.0, report=lambda _: None):
-        model = await HostLoader().load(
+        model = await HostLoader(LocalLauncher(lambda: short_path / "s")).load(
             Plugin(name="rogue", manifest=manifest.read(file), command=(sys.executable, str(ROGUE), how)),
             ModelSpec(path="", name="rogue:latest"),
-            short_path / "s",
             report=report,
             stall_seconds=stall_seconds,
             on_death=lambda: None,

@@ -7,12 +7,12 @@ import pytest
 
 from puna.backend import Finish, SequenceRequest
 from puna.errors import BackendCrashedError
-from puna.runtime import host_model
+from puna.runtime import local_launcher
 
 
 @pytest.fixture
 def load_plain(load_hosted, monkeypatch):
-    monkeypatch.setattr(host_model, "address", lambda socket: f"{socket}.nowhere")
+    monkeypatch.setattr(local_launcher, "address", lambda socket: f"{socket}.nowhere")
     return load_hosted
 
 
@@ -39,6 +39,6 @@ async def test_a_stream_that_cannot_be_opened_ends_the_load(load_hosted, monkeyp
     async def refused(*_, **__):
         raise PermissionError("no")
 
-    monkeypatch.setattr(host_model, "connect", refused)
+    monkeypatch.setattr(local_launcher, "connect", refused)
     with pytest.raises(PermissionError):
         await asyncio.wait_for(load_hosted(), 30)

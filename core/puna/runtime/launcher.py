@@ -1,0 +1,129 @@
+"""Launchers start hosts. The pool does not know where a host runs.
+
+Theory. A backend's host is one program, which listens on a Unix socket of its machine. A launcher starts it somewhere
+and returns an endpoint: the address of a gRPC channel, a way to open the Run stream, and the process to watch. The
+process may run on this machine (`local_launcher`) or on another one; the core loads models, runs sequences
+and notices hangs in the same way.
+
+A launcher that is closed starts no further host. The hosts that it has started are released by their owners.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+
+from puna.backend import ModelSpec
+from puna.host.stream import Frames
+from puna.plugins import Plugin
+
+
+class RunningHost(Protocol):
+    """The process of a host, as the core watches it."""
+
+    on_output: Callable[[], None]
+    """Called whenever the process writes something."""
+    on_progress: Callable[[float], None]
+    """Called with the progress of a load that the host reports beside its gRPC stream."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id on this machine; 0 if it runs on another one."""
+
+    @property
+    def title(self) -> str:
+        """The host in log lines: "host 4711"."""
+
+    @property
+    def label(self) -> str:
+        """The name of the model in the log."""
+
+    @property
+    def last_line(self) -> str:
+        """The last line that the process wrote; empty if it wrote none."""
+
+    @property
+    def status(self) -> str:
+        """How the process ended: the name of a signal, or "exit N"; "disconnected" if it runs."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended, or has been told to."""
+
+    async def died(self, within: float) -> bool:
+        """Wait up to `within` seconds for the process to end; return whether it has."""
+
+    def explain(self) -> str:
+        """Return why the process ended, with its last lines of output."""
+
+    def kill(self) -> None:
+        """Kill the process and every process that the backend has started."""
+
+    async def stop(self) -> None:
+        """End the process. Raises nothing."""
+
+    def log_last_output(self) -> None:
+        """Write the last lines of output to the log."""
+
+
+class OpenStream(Protocol):
+    """Opens the Run stream without gRPC; see `puna.host.stream.connect`."""
+
+    async def __call__(
+        self,
+        take: Callable[[bytes], None],
+        gone: Callable[[], None],
+        *,
+        max_message_bytes: float,
+        on_too_long: Callable[[int], None],
+    ) -> Frames | None:
+        """Return the stream; None if the host serves it over gRPC alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRequirements:
+    """The host that a model needs."""
+
+    backend: Plugin
+    label: str
+    """The name of the model in the log."""
+    ready_seconds: float
+    """How long the host may take from its start until it listens."""
+
+
+async def keep(spec: ModelSpec) -> ModelSpec:
+    """Return a specification as it is, for a host that sees the files of this machine."""
+    return spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A host that listens, and how to reach it."""
+
+    host: RunningHost
+    address: str
+    """The target of a gRPC channel, such as "unix:/run/user/1000/puna-x/1"."""
+    open_stream: OpenStream
+    release: Callable[[], Awaitable[None]]
+    """Ends the host. To be called once, after the channel is closed."""
+    credentials: grpc.ChannelCredentials | None = None
+    """The credentials of a gRPC channel; None: the socket protects itself."""
+    options: tuple[tuple[str, str | int], ...] = ()
+    """Options of a gRPC channel."""
+    localize: Callable[[ModelSpec], Awaitable[ModelSpec]] = keep
+    """Returns a specification with the paths and the free memory of the host's machine. Raises LoadFailedError if a
+    file is missing there."""
+
+
+class Launcher(Protocol):
+    """Starts hosts."""
+
+    async def start(self, requirements: HostRequirements) -> Endpoint:
+        """Start a host and wait until it listens. Raises HostFailedError, or LoadFailedError if there is no place."""
+
+    def free_bytes(self) -> int:
+        """Return the bytes of memory that a further model can take; 0 if that is not known."""
+
+    async def aclose(self) -> None:
+        """End what the launcher itself has open. Hosts are released before."""
