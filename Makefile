@@ -6,7 +6,7 @@ UV_VERSION := 0.13.9
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 PYTEST := .venv/bin/python -m pytest -q
-EXTRAS := .[llama-cpp,ctranslate2,convert,otel]
+EXTRAS := .[llama-cpp,ctranslate2,convert,otel,redaction]
 
 # ---- How llama.cpp is compiled ---------------------------------------------------------------------------------------
 

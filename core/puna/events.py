@@ -43,8 +43,12 @@ class RequestBegan:
     """The RPC's method, such as "StreamChat"."""
     key: str
     """Name of the caller's API key; empty if it has none."""
+    key_id: str = ""
+    """Id of that key, which no other key ever has."""
     batch: str
     """Id of the batch whose request it is; empty if it is none of a batch."""
+    http_route: str = ""
+    """HTTP method and route, such as "POST /api/chat"; empty if the request did not come through a bridge here."""
     start_ns: int
     """In nanoseconds since 1970."""
 
@@ -64,6 +68,16 @@ class ModelLeased:
     model: str
     """The model's name in the list of models."""
     backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceBegan:
+    """A request has submitted a sequence to its model. The sequence may still have to wait for a slot."""
+
+    request: object
+    """A SequenceRequest of `puna.backend`, as the backend gets it."""
+    choice: int
+    """Index of the answer to which it belongs, if the request asks for several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +120,10 @@ class RequestEnded:
     outcome: str
     """The reason why the answer ended, such as "stop", or that of the error, such as "CONTEXT_OVERFLOW"."""
     failed: bool
+    error: str = ""
+    """The text of the error, which may quote the request; empty if it did not fail, or was cancelled."""
+    arrival_position: int = 0
+    """Number of requests before it in the queue when it began to wait; 0: it did not wait for a slot."""
     phase: str
     """The phase in which the request ended: "queued", "loading", "prefill" or "decode"."""
     seconds: float
@@ -132,6 +150,24 @@ class RequestEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallRefused:
+    """A call with a known API key was refused before its request was read. Other events about it do not follow."""
+
+    id: str
+    service: str
+    method: str
+    key: str
+    """Name of the key."""
+    key_id: str
+    http_route: str
+    """As in RequestBegan."""
+    reason: str
+    """The reason of the error, such as "RATE_LIMITED"."""
+    error: str
+    """The text of the error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerTimed:
     """The times of an answer's deltas, published before the end of its request. Without a listener none is kept."""
 
@@ -151,12 +187,27 @@ class ModelLoaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLoadFailed:
+    """A model could not be loaded."""
+
+    model: str
+    backend: str
+    """Empty if no backend serves the model."""
+    reason: str
+    """The reason of the error, such as "LOAD_FAILED"."""
+    error: str
+    """The text of the error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRemoved:
     """A model is no longer loaded."""
 
     model: str
     cause: str
     """"expired", "evicted", "unloaded", "crashed" or "ended" (with the server)."""
+    evicted_for: str = ""
+    """The model for which it made room, if it was evicted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,6 +177,14 @@ class Limits:
     template_workers: int = 2
     """Worker processes that run templates, and as many more for slow templates."""
 
+    # Records of requests, the log and the events of the server, which DiagnosticsService shows.
+    max_records: int = 200
+    """Records of requests that have ended, if the server keeps any."""
+    max_records_bytes: int = 64 << 20
+    """Bytes of the texts of all records, those of running requests included."""
+    max_record_bytes: int = 1 << 20
+    """Bytes of the prompts and other inputs of one record, and as many of its answers."""
+
     # Traces.
     max_trace_stages: int = 256
     """Stages of one request that become spans of its trace."""

@@ -35,6 +35,7 @@ LONGEST_NAME: Final = 100
 _request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 _http_numbers: Final = itertools.count(1)
 _call_numbers: Final = itertools.count(1)
+_http_route: contextvars.ContextVar[str] = contextvars.ContextVar("http_route", default="")
 _call_id: contextvars.ContextVar[str] = contextvars.ContextVar("call_id", default="")
 LONGEST_ID: Final = 128
 """Characters of an id that a client chooses."""
@@ -96,13 +97,20 @@ def call_id() -> str:
     return _call_id.get()
 
 
+def http_route() -> str:
+    """Return the HTTP method and the route of the current task's request; empty if it did not come over HTTP."""
+    return _http_route.get()
+
+
 @contextmanager
 def http_request(method: str, route: str) -> Generator[Callable[[int], None]]:
     """Give the current task's HTTP request an id, and log its end with the status that the block passes on.
 
     `route` is the route's own pattern: a path as sent could hold anything.
     """
-    with _logged(f"h{next(_http_numbers)}", f"{method} {route}") as end:
+    what = f"{method} {route}"
+    _http_route.set(what)
+    with _logged(f"h{next(_http_numbers)}", what) as end:
         yield lambda status: end(f" with status {status}")
 
 

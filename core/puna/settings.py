@@ -48,6 +48,12 @@ class Settings:
     """True: the traces of requests are exported."""
     traces_content: bool = False
     """True: these traces have the texts of prompts and answers."""
+    records: bool = False
+    """True: the server keeps records of its last requests."""
+    records_content: str = "all"
+    """Which texts these records have: "all", "prompts", "answers" or "none"."""
+    records_redaction: Path | None = None
+    """A file of patterns. What they match is removed from the texts of records. None: nothing is removed."""
     keepalive_time: float = 60.0
     """Seconds of silence after which the core pings a gRPC client; infinity: never."""
     keepalive_timeout: float = 20.0
@@ -187,6 +193,9 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         rest_metrics=_truth(_text(environ, "PUNA_REST_METRICS")),
         traces=_truth(_text(environ, "PUNA_TRACES")),
         traces_content=_truth(_text(environ, "PUNA_TRACES_CONTENT")),
+        records=_truth(_text(environ, "PUNA_RECORDS")),
+        records_content=_known(environ, "PUNA_RECORDS_CONTENT"),
+        records_redaction=_path(environ, "PUNA_RECORDS_REDACTION"),
         keepalive_time=_seconds(environ, "PUNA_KEEPALIVE_TIME", 60.0, forever_at_zero=True),
         keepalive_timeout=_seconds(environ, "PUNA_KEEPALIVE_TIMEOUT", 20.0, forever_at_zero=True),
         connection_age=_seconds(environ, "PUNA_CONNECTION_AGE", math.inf, forever_at_zero=True),
@@ -307,6 +316,15 @@ def _choice(environ: Mapping[str, str], variable: str) -> str:
         return found
     log.warning("%s is %r; it may be %s. %s is used", variable, found, " or ".join(choices), choices[0])
     return choices[0]
+
+
+def _known(environ: Mapping[str, str], variable: str) -> str:
+    """Read one of the words that a variable may have. Raises ValueError for others: a default would keep too much."""
+    choices = next(each.choices for each in VARIABLES if each.name == variable)
+    found = _text(environ, variable) or choices[0]
+    if found not in choices:
+        raise ValueError(f"{variable} is {found!r}; it may be {', '.join(choices)}")
+    return found
 
 
 def _truth(text: str) -> bool:

@@ -154,6 +154,25 @@ VARIABLES: Final = (
         "whether the traces of requests are exported by OTLP; OpenTelemetry's own variables say where to",
     ),
     Variable("PUNA_TRACES_CONTENT", "boolean", "off", "whether these traces have the texts of prompts and answers"),
+    Variable(
+        "PUNA_RECORDS",
+        "boolean",
+        "off",
+        "whether the server keeps records of its last requests, in memory, with prompts and answers",
+    ),
+    Variable(
+        "PUNA_RECORDS_CONTENT",
+        "text",
+        "`all`",
+        "texts that these records have: `all`, `prompts`, `answers` or `none`",
+        choices=("all", "prompts", "answers", "none"),
+    ),
+    Variable(
+        "PUNA_RECORDS_REDACTION",
+        "path",
+        "",
+        "file of patterns, one in each line; what they match is removed from these texts",
+    ),
     *_CONNECTIONS,
     Variable(
         "PUNA_BATCHES",

@@ -48,6 +48,10 @@ class Caller:
         """Return whether the caller may use a model, given its shortest name with tag."""
         return self.key is None or self.key.allows_model(name)
 
+    def sees_request_of(self, key_id: str) -> bool:
+        """Return whether the caller may see the record of a request, given the id of the key that it came with."""
+        return self.key is None or self.key.id == key_id or Permission.DIAGNOSTICS in self.key.permissions
+
     def check_model(self, name: str) -> None:
         """Raise ModelNotAllowedError if the caller may not use a model, given its shortest name with tag."""
         if not self.sees(name):

@@ -10,9 +10,11 @@ from contextlib import AbstractContextManager, nullcontext
 from puna.auth.caller import Caller
 from puna.auth.errors import NotExposedError, PermissionDeniedError, UnauthenticatedError
 from puna.auth.keys import ApiKey, KeyFile
-from puna.auth.permissions import Permission, exposure, needed, runs_models
+from puna.auth.permissions import Permission, exposure, needed, runs_models, shows_prompts
 from puna.auth.usage import Ledger
 
+REACHABLE = "puna-reachable"
+"""Metadata of a bridge in a process of its own: "1" if other machines can reach the bridge. See Gate.reachable."""
 _BEARER = "bearer "
 _HEADERS = ("x-api-key", "api-key")
 """Other names of the header with the key: Anthropic's, and Azure's for OpenAI's API."""
@@ -27,6 +29,8 @@ class Gate:
         self.ledger = ledger or Ledger()
         self.expose: frozenset[str] = frozenset(expose)
         """The groups of methods that the server offers; empty: all."""
+        self.reachable = False
+        """True if other machines can reach the server. It then shows no prompts to callers without a key."""
 
     @property
     def closed(self) -> bool:
@@ -46,7 +50,14 @@ class Gate:
         if self.expose and group and group not in self.expose and not local:
             raise NotExposedError(group)
         permission = needed(method)
-        if local or permission is None or not self.closed:
+        if local or permission is None:
+            return Caller(local=local, bridge=bridge, gate=self)
+        if not self.closed:
+            if shows_prompts(method) and (self.reachable or metadata.get(REACHABLE) == "1"):
+                raise PermissionDeniedError(
+                    "other machines can reach this server, and it has no API keys, so it shows requests and its log on "
+                    "its Unix socket alone"
+                )
             return Caller(local=local, bridge=bridge, gate=self)
         key = self._key(metadata)
         if permission not in key.permissions:
@@ -81,6 +92,11 @@ class Gate:
                 raise PermissionDeniedError(f"the API key {key.name!r} lacks a permission that the request needs")
             self.ledger.check_quota(key)
         return Caller(key=key, local=local, background=True, gate=self)
+
+    def key_of(self, metadata: Mapping[str, str | bytes]) -> ApiKey | None:
+        """Return the key with which a call comes; None if it has none, or one that is unknown, wrong or revoked."""
+        text = given_key(metadata)
+        return self._keys.find(text) if self._keys is not None and text else None
 
     def _key(self, metadata: Mapping[str, str | bytes]) -> ApiKey:
         assert self._keys is not None

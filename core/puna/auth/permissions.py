@@ -102,6 +102,11 @@ def runs_models(method: str) -> bool:
     return method.removeprefix("/").partition("/")[0] not in _APART
 
 
+def shows_prompts(method: str) -> bool:
+    """Return whether a method belongs to the service that shows what other callers have sent."""
+    return method.removeprefix("/").partition("/")[0] == "puna.v1.DiagnosticsService"
+
+
 def exposure(method: str) -> str:
     """Return the name in the setting `expose` that a method belongs to; empty if it is always exposed."""
     name = method.removeprefix("/")

@@ -62,8 +62,10 @@ def tls_files(settings: Settings) -> Files | None:
     return Files(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
 
 
-async def check(settings: Settings, found: Gate | None, *, core: bool, rest: bool, target: str | None) -> None:
+async def check(settings: Settings, found: Gate | None, *, core: bool, rest: bool, target: str | None) -> bool:
     """Refuse to serve other machines without a key, unless the operator allows it in words.
+
+    Return whether other machines can call this server, with a key or without.
 
     `found` is the gate of the core in this process; without one, the core at `target` is asked whether it has keys.
     OSError: the server must not start.
@@ -77,7 +79,7 @@ async def check(settings: Settings, found: Gate | None, *, core: bool, rest: boo
         places["OLLAMA_HOST"] = settings.host
     reachable = [name for name, host in places.items() if not await asyncio.to_thread(is_loopback, host)]
     if not reachable:
-        return
+        return False
     closed = found.closed if found is not None else await needs_key(settings, target or settings.grpc_host)
     offered = f"only {', '.join(settings.expose)}" if settings.expose else "every operation on every model"
     what = " and ".join(f"{name} ({places[name]})" for name in reachable)
@@ -91,6 +93,8 @@ async def check(settings: Settings, found: Gate | None, *, core: bool, rest: boo
             "PUNA_ALLOW_ANONYMOUS=1 opens the server to everyone"
         )
         raise OSError(errno.EACCES, text)
+    # The address of metrics takes no calls.
+    return any(name != "PUNA_METRICS_HOST" for name in reachable)
 
 
 def is_loopback(host: str) -> bool:

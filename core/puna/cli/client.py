@@ -1,7 +1,7 @@
 """The gRPC channel of commands, and their error messages."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,35 +22,35 @@ OPTIONS = (
 _TLS = "https://"
 
 
-class WithKey(
+class WithMetadata(
     grpc.aio.UnaryUnaryClientInterceptor,
     grpc.aio.UnaryStreamClientInterceptor,
     grpc.aio.StreamUnaryClientInterceptor,
     grpc.aio.StreamStreamClientInterceptor,
 ):
-    """Sends an API key with every call."""
+    """Sends further metadata with every call, such as an API key."""
 
-    def __init__(self, key: str) -> None:
-        self._pair = ("authorization", f"Bearer {key}")
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._pairs = tuple(pairs)
 
     async def intercept_unary_unary(self, go_on: Callable[..., Any], details: Any, request: object) -> Any:  # noqa: ANN401
-        """Add the key to a unary call."""
+        """Add the metadata to a unary call."""
         return await go_on(self._with(details), request)
 
     async def intercept_unary_stream(self, go_on: Callable[..., Any], details: Any, request: object) -> Any:  # noqa: ANN401
-        """Add the key to a server streaming call."""
+        """Add the metadata to a server streaming call."""
         return await go_on(self._with(details), request)
 
     async def intercept_stream_unary(self, go_on: Callable[..., Any], details: Any, requests: object) -> Any:  # noqa: ANN401
-        """Add the key to a client streaming call."""
+        """Add the metadata to a client streaming call."""
         return await go_on(self._with(details), requests)
 
     async def intercept_stream_stream(self, go_on: Callable[..., Any], details: Any, requests: object) -> Any:  # noqa: ANN401
-        """Add the key to a call that streams both ways."""
+        """Add the metadata to a call that streams both ways."""
         return await go_on(self._with(details), requests)
 
     def _with(self, details: Any) -> Any:  # noqa: ANN401 - ClientCallDetails of grpc.aio
-        return details._replace(metadata=grpc.aio.Metadata(*(details.metadata or ()), self._pair))
+        return details._replace(metadata=grpc.aio.Metadata(*(details.metadata or ()), *self._pairs))
 
 
 @asynccontextmanager
@@ -59,12 +59,15 @@ async def open_channel(
     target: str,
     *,
     with_key: bool = True,
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> AsyncGenerator[grpc.aio.Channel]:
     """Open a channel to `target`, "host:port" or "https://host:port", for the block.
 
-    `with_key`: whether to send the key of the settings. OSError: the file of certificates cannot be read.
+    `with_key`: whether to send the key of the settings. `pairs` are sent as metadata of every call. OSError: the file
+    of certificates cannot be read.
     """
-    interceptors = [WithKey(settings.api_key)] if settings.api_key and with_key else []
+    key = (("authorization", f"Bearer {settings.api_key}"),) if settings.api_key and with_key else ()
+    interceptors = [WithMetadata((*key, *pairs))] if key or pairs else []
     if target.startswith(_TLS):
         roots = settings.tls_ca.read_bytes() if settings.tls_ca is not None else None
         pair: tuple[bytes | None, bytes | None] = (None, None)

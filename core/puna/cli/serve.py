@@ -145,7 +145,9 @@ async def _serve(
         places = []
         running = None
         gate = access.gate(settings) if core else None
-        await access.check(settings, gate, core=core, rest=rest, target=target)
+        reachable = await access.check(settings, gate, core=core, rest=rest, target=target)
+        if gate is not None:
+            gate.reachable = reachable
         if core and rest:
             # Both addresses are tried before anything starts. The REST port comes first, because users know it.
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
@@ -165,13 +167,15 @@ async def _serve(
                     metrics = _serving_metrics(settings, running, gate)
                     places.append(f"metrics on {await stack.enter_async_context(metrics)}")
         if rest:
+            from puna.auth.gate import REACHABLE
             from puna.cli.client import open_channel
             from puna_rest.app import bridging
 
             channel = running.channel if running else None
             if channel is None:
                 # The callers' keys are passed on, so the channel has none of its own.
-                place = open_channel(settings, target or settings.grpc_host, with_key=False)
+                pair = ((REACHABLE, "1"),) if reachable else ()
+                place = open_channel(settings, target or settings.grpc_host, with_key=False, pairs=pair)
                 channel = await stack.enter_async_context(place)
             bridge = bridging(
                 channel,
@@ -281,6 +285,7 @@ async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncG
     `gate` decides about calls; without one every caller may do everything.
     """
     from puna.batch.core import Batches
+    from puna.diagnostics.diagnostics import Diagnostics, policy
     from puna.models.store import ModelStore
     from puna.plugins import Registry
     from puna.rpc.authorization import Admission
@@ -304,6 +309,7 @@ async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncG
     )
     await asyncio.to_thread(_open, store)
     batches = Batches(settings.batches, settings.limits)
+    diagnostics = Diagnostics(await asyncio.to_thread(policy, settings), settings.limits)
     # The order of leaving is the reverse: first no more calls, then batches, the models, and the workers of templates.
     async with (
         sandbox,
@@ -311,6 +317,7 @@ async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncG
         batches.running(
             (core := Serving(store, pool, settings, backends, sandbox)).activity, ItemPerformer(core, gate)
         ),
+        diagnostics.keeping(core.activity.entries),
         serving(
             core,
             settings.grpc_host,
@@ -318,12 +325,13 @@ async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncG
             gate=gate,
             credentials=server_credentials(files) if (files := access.tls_files(settings)) else None,
             batches=batches,
+            diagnostics=diagnostics,
         ) as address,
         InProcessChannel(Admission(gate, bridge=True) if gate else None) as channel,
         access.saving(gate),
     ):
         # The same servicers as behind the socket, so the bridge sees the public API.
-        add_services(core, cast("grpc.aio.Server", channel), batches)
+        add_services(core, cast("grpc.aio.Server", channel), batches, diagnostics)
         with _measured(core, pool, settings):
             yield RunningCore(cast("grpc.aio.Channel", channel), address, core.activity, backends, core.metrics)
 

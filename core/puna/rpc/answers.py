@@ -24,6 +24,11 @@ _REASONS: Final = {
 }
 
 
+def finish_reason(reason: str) -> "usage_pb2.FinishReason.ValueType":
+    """Return the reason why an answer ended, by the core's name for it."""
+    return _REASONS.get(reason, usage_pb2.FINISH_REASON_UNSPECIFIED)
+
+
 def progress(event: Progress) -> usage_pb2.Progress:
     """Return a progress event as a message."""
     if event.phase == "queued":

@@ -9,12 +9,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack
 from typing import Any, Final
 
+from puna import events
 from puna.auth.caller import Caller, enter
 from puna.auth.gate import Gate
 from puna.auth.permissions import Permission, needed
 from puna.backend.metadata import enter_request
 from puna.errors import PunaError
-from puna.request_log import choose_call_id
+from puna.request_log import call_id, choose_call_id, http_route
 from puna.rpc.error_boundary import Context, refuse
 from puna.rpc.handlers import Behaviour, wrapped
 from puna.rpc.load_reports import LoadReports
@@ -52,6 +53,7 @@ class Admission:
                     caller = self._admitted(method, metadata, context)
                     counted.enter_context(self._gate.counted(method, caller))
                 except PunaError as error:
+                    self._publish(method, metadata, error)
                     await refuse(context, error)
                 enter(caller)
                 answer = await behaviour(request, identified)
@@ -67,6 +69,7 @@ class Admission:
             try:
                 enter(self._admitted(method, metadata, context))
             except PunaError as error:
+                self._publish(method, metadata, error)
                 await refuse(context, error)
             async for each in behaviour(request, identified):
                 if identified is not context:
@@ -82,6 +85,23 @@ class Admission:
         enter_request({**metadata, REQUEST_ID: chosen})
         # The bridge tells its client by itself.
         return context if self._bridge else _IdentifiedContext(context, chosen)
+
+    def _publish(self, method: str, metadata: Mapping[str, Any], error: PunaError) -> None:
+        """Publish that a call was refused, if it came with a known key."""
+        if events.wanted(events.CallRefused) and (key := self._gate.key_of(metadata)) is not None:
+            service, _, name = method.removeprefix("/").partition("/")
+            events.publish(
+                events.CallRefused(
+                    id=call_id(),
+                    service=service,
+                    method=name,
+                    key=key.name,
+                    key_id=key.id,
+                    http_route=http_route(),
+                    reason=error.reason,
+                    error=str(error),
+                )
+            )
 
     def _admitted(self, method: str, metadata: Mapping[str, Any], context: Context) -> Caller:
         """Return the caller of a call. Raises what Gate.admit raises."""

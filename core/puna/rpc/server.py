@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from puna.auth.gate import Gate
 from puna.batch.core import Batches
+from puna.diagnostics.diagnostics import Diagnostics
 from puna.limits import LARGEST_INT32
 from puna.process import exit as process_exit
 from puna.rpc import load_reports
@@ -92,13 +93,15 @@ async def serving(
     gate: Gate | None = None,
     credentials: grpc.ServerCredentials | None = None,
     batches: Batches | None = None,
+    diagnostics: Diagnostics | None = None,
 ) -> AsyncGenerator[str]:
     """Serve until the context ends; yield the bound address.
 
     `address` is "host:port"; port 0 takes a free one. `uds` returns the path of a Unix socket to serve on too, given
     the bound port, or None. `gate` decides about calls; without one every caller may do everything. With `credentials`
-    the port speaks TLS. `batches` are those that the services of batches and files serve. On exit, running calls end
-    after GRACE with the status of a server that ends. OSError: the address is not available.
+    the port speaks TLS. `batches` are those that the services of batches and files serve, and `diagnostics` is what
+    DiagnosticsService shows. On exit, running calls end after GRACE with the status of a server that ends. OSError: the
+    address is not available.
     """
     limits = core.settings.limits
     calls = min(limits.max_grpc_calls, LARGEST_INT32)
@@ -107,7 +110,7 @@ async def serving(
     guard = Guarded(server, Intake(limits), Admission(gate, bridge=False, reports=reports) if gate else None)
     # The generated adders call two methods of a server, which Guarded has.
     guarded = cast("grpc.aio.Server", guard)
-    add_services(core, guarded, batches)
+    add_services(core, guarded, batches, diagnostics)
     HealthServicer(core, SERVICES).add_to(guard)
     guard.add_registered_method_handlers(load_reports.SERVICE, reports.handlers())
     add_reflection((*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), guard)
@@ -180,8 +183,13 @@ def options(settings: Settings) -> tuple[tuple[str, int], ...]:
     return tuple((name, int(min(value, LARGEST_INT32))) for name, value in found) + packed
 
 
-def add_services(core: Serving, server: grpc.aio.Server, batches: Batches | None = None) -> None:
-    """Add all services of the public API to a server. Without `batches`, BatchService and FilesService refuse calls."""
+def add_services(
+    core: Serving, server: grpc.aio.Server, batches: Batches | None = None, diagnostics: Diagnostics | None = None
+) -> None:
+    """Add all services of the public API to a server.
+
+    Without `batches`, BatchService and FilesService refuse calls, and so does DiagnosticsService without `diagnostics`.
+    """
     kept = batches or Batches()
     batch_pb2_grpc.add_BatchServiceServicer_to_server(BatchServicer(kept), server)
     files_pb2_grpc.add_FilesServiceServicer_to_server(FilesServicer(kept), server)
@@ -192,7 +200,9 @@ def add_services(core: Serving, server: grpc.aio.Server, batches: Batches | None
     tokenize_pb2_grpc.add_TokenizeServiceServicer_to_server(TokenizeServicer(core), server)
     rank_pb2_grpc.add_RankServiceServicer_to_server(RankServicer(core), server)
     server_pb2_grpc.add_ServerServiceServicer_to_server(ServerServicer(core), server)
-    diagnostics_pb2_grpc.add_DiagnosticsServiceServicer_to_server(DiagnosticsServicer(core), server)
+    diagnostics_pb2_grpc.add_DiagnosticsServiceServicer_to_server(
+        DiagnosticsServicer(diagnostics or Diagnostics()), server
+    )
 
 
 def _bound(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:

@@ -19,12 +19,13 @@ from puna.settings import REST_VERSION
 from puna_client.v1 import server_pb2, server_pb2_grpc
 
 SHORTEST_INTERVAL: Final = 0.1
-_PHASES: Final = {
+PHASES: Final = {
     "queued": server_pb2.REQUEST_PHASE_QUEUED,
     "loading": server_pb2.REQUEST_PHASE_LOADING,
     "prefill": server_pb2.REQUEST_PHASE_PREFILL,
     "decode": server_pb2.REQUEST_PHASE_DECODE,
 }
+"""Phases of requests, by the names that the core has for them."""
 
 
 class ServerServicer(server_pb2_grpc.ServerServiceServicer):
@@ -65,7 +66,7 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
                     queue_position=entry.queue_position,
                     output_tokens=entry.output_tokens,
                     start_time=_timestamp(entry.start_ns),
-                    phase=_PHASES.get(entry.phase, server_pb2.REQUEST_PHASE_UNSPECIFIED),
+                    phase=PHASES.get(entry.phase, server_pb2.REQUEST_PHASE_UNSPECIFIED),
                 )
                 for entry in found
             ],

@@ -41,6 +41,9 @@ class AdmittedModel(LoadedModel):
 
     def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         """Run a sequence once a slot is free. Closing the generator frees the slot."""
+        request = _without_lone_surrogates(request)
+        if events.wanted(events.SequenceBegan):
+            events.publish(events.SequenceBegan(request, events.choice.get()))
         if not events.wanted(events.StageEnded):
             return self._run(request, self._report)
         stages = SequenceStages(self._report)
@@ -57,7 +60,7 @@ class AdmittedModel(LoadedModel):
             self.queued_ns += time.perf_counter_ns() - began
             if on_slot is not None:
                 on_slot()
-            async with aclosing(self._model.generate(_without_lone_surrogates(request))) as found:
+            async with aclosing(self._model.generate(request)) as found:
                 async for event in found:
                     yield event
 

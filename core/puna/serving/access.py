@@ -145,7 +145,8 @@ class Access:
         self, model: StoredModel, options: Options, request: RequestOptions, on_progress: OnProgress, kind: LeaseKind
     ) -> AbstractAsyncContextManager[Lease]:
         """Lease a model with these options, loading it if needed. Raises what ModelPool.lease raises."""
-        stages = LeaseStages(model.name.shortest) if events.wanted(events.StageEnded) else None
+        observed = events.wanted(events.StageEnded) or events.wanted(events.ModelLeased)
+        stages = LeaseStages(model.name.shortest) if observed else None
 
         def report(progress: Queued | Loading) -> None:
             if stages is not None:

@@ -63,6 +63,8 @@ class Entry:
     output_tokens: int = 0
     queue_position: int = 0
     """Number of requests in front of it; 0: it does not wait."""
+    arrival_position: int = 0
+    """Number of requests in front of it when it began to wait; 0: it has not waited."""
     phase: str = "prefill"
     """The phase of the request: "queued", "loading", "prefill" or "decode"."""
     usage: Usage | None = None
@@ -96,6 +98,7 @@ class Entry:
         # Requests that wait for one load are all told of its progress and keep their order.
         if progress.phase != "loading":
             self.queue_position = progress.position if progress.phase == "queued" else 0
+            self.arrival_position = self.arrival_position or self.queue_position
         waits = self.queue_position if progress.phase == "queued" else progress.fraction < 1.0
         self.phase = progress.phase if waits else "prefill"
 
@@ -293,7 +296,9 @@ def _began(entry: Entry) -> events.RequestBegan:
         model=entry.model,
         method=entry.method,
         key=caller.key.name if caller.key is not None else "",
+        key_id=caller.key.id if caller.key is not None else "",
         batch=caller.batch,
+        http_route=request_log.http_route(),
         start_ns=entry.start_ns,
     )
 
@@ -308,6 +313,8 @@ def _ended(entry: Entry, began: float, failure: BaseException | None) -> events.
         key=key.name if key is not None else "",
         outcome=_outcome(entry, failure),
         failed=failure is not None or entry.cancelled,
+        error=str(failure) if isinstance(failure, PunaError) else "",
+        arrival_position=entry.arrival_position,
         phase=entry.phase,
         seconds=time.monotonic() - began,
         queue_seconds=times.queue_ns / 1e9,

@@ -315,7 +315,9 @@ class RequestContent(_message.Message):
     error_message: _builtins.str
     """Text of the error."""
     prompt_omitted: _builtins.bool
-    """True: the settings keep no prompts. The texts of sequences, `inputs` and values of options are left out."""
+    """True: the settings keep no prompts. The texts of sequences, `inputs`, values of options and the text of an error are
+    left out.
+    """
     answer_omitted: _builtins.bool
     """True: the settings keep no answers. Their texts and tool calls are left out."""
     truncated: _builtins.bool
@@ -324,8 +326,8 @@ class RequestContent(_message.Message):
     """Number of passages that the server's patterns have removed."""
     @_builtins.property
     def sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordedSequence]:
-        """Sequences that ran on the model, in order of their begin. A request for several answers has one or more for each, and
-        an answer with structured output behind thinking has two.
+        """Sequences that the request has submitted to the model, in this order. A request for several answers has one or more
+        for each, and an answer with structured output behind thinking has two.
         """
 
     @_builtins.property
@@ -364,7 +366,7 @@ Global___RequestContent: _TypeAlias = RequestContent  # noqa: Y015
 
 @_typing.final
 class RecordedSequence(_message.Message):
-    """RecordedSequence is a sequence that ran on the model."""
+    """RecordedSequence is a sequence that was submitted to the model. It may have waited for a slot in vain."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -383,7 +385,9 @@ class RecordedSequence(_message.Message):
     """Kind of the constraint on the output, such as "json_schema". Empty: no constraint."""
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Token ids of the prompt, if it was given or truncated as tokens. `prompt` is empty then."""
+        """Token ids of the prompt, if it was given or truncated as tokens. `prompt` is empty then. A server that removes
+        passages by patterns leaves the ids out, since patterns apply to text.
+        """
 
     def __init__(
         self,

@@ -1,0 +1,336 @@
+"""The private part of a record: prompts, answers and other texts, within a bound and as far as the settings keep them.
+
+Theory. Texts are kept as UTF-8, so their length is the memory that they take. The inputs of a request and its answers
+have a budget each, so a long prompt leaves room for the answer. A text is cut to its budget and then charged to the
+bound on all records, which may grant less. Passages that the operator's patterns match are removed before a text is
+cut, because the first part of a secret may match no pattern. Images and sounds are never kept, only their size and
+digest.
+"""
+
+import array
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+from puna.backend import ChatInput, SequenceRequest
+from puna.diagnostics.redaction import Redaction
+from puna.messages import ToolCall
+from puna.serving.answers import Delta
+from puna.serving.requests import (
+    ChatRequest,
+    EmbedRequest,
+    GenerateRequest,
+    RequestOptions,
+    RerankRequest,
+    ScoreRequest,
+)
+
+ReadRequest: TypeAlias = GenerateRequest | ChatRequest | EmbedRequest | RerankRequest | ScoreRequest
+Reserve: TypeAlias = Callable[[int], int]
+"""Charges a number of bytes to the bound on all records; returns how many of them are granted."""
+
+OVERHEAD: Final = 1024
+"""Bytes that a record without texts is charged."""
+LEAST: Final = 64
+"""Bytes that a text counts at least, so that many empty texts are bounded too."""
+MARGIN: Final = 4096
+"""Characters behind the budget that are searched for passages to remove."""
+LONGEST_ERROR: Final = 8192
+"""Bytes of the text of an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What records keep."""
+
+    prompts: bool = True
+    answers: bool = True
+    redaction: Redaction = field(default_factory=Redaction)
+    max_bytes: int = 1 << 20
+    """Bytes of the inputs of one record, and as many of its answers."""
+
+
+class _Part(Enum):
+    INPUT = 0
+    ANSWER = 1
+
+
+@dataclass(slots=True)
+class RecordedSequence:
+    """A sequence that was submitted to the model. Texts are UTF-8."""
+
+    choice: int
+    prompt: bytes = b""
+    token_ids: Sequence[int] = ()
+    messages_json: bytes = b""
+    constraint: str = ""
+
+
+@dataclass(slots=True)
+class RecordedMedia:
+    """An image or a sound."""
+
+    size_bytes: int
+    digest: str = ""
+    """SHA-256 in hexadecimal digits; empty until it is computed."""
+
+
+@dataclass(slots=True)
+class RecordedAnswer:
+    """The texts of one answer, in UTF-8."""
+
+    choice: int
+    text: bytes = b""
+    thinking: bytes = b""
+    tool_calls: list[tuple[ToolCall, bytes]] = field(default_factory=list)
+    """Each call, without its arguments, with the JSON text of its arguments."""
+
+
+class Content:
+    """The texts of one request."""
+
+    def __init__(self, policy: Policy, reserve: Reserve) -> None:
+        self._policy = policy
+        self._reserve = reserve
+        self._left = dict.fromkeys(_Part, policy.max_bytes)
+        self.size = reserve(OVERHEAD)
+        """Bytes that are charged to the bound on all records."""
+        self.options_json = b""
+        self.sequences: list[RecordedSequence] = []
+        self.inputs: list[bytes] = []
+        self.media: list[RecordedMedia] = []
+        self.answers: list[RecordedAnswer] = []
+        self.error = b""
+        self.truncated = False
+        self.redacted = 0
+        """Number of passages that were removed."""
+
+    @property
+    def prompt_omitted(self) -> bool:
+        """Whether the settings keep no prompts."""
+        return not self._policy.prompts
+
+    @property
+    def answer_omitted(self) -> bool:
+        """Whether the settings keep no answers."""
+        return not self._policy.answers
+
+    def copy(self) -> "Content":
+        """Return a copy to which an answer may be added, and which is charged to nothing."""
+        found = Content(self._policy, lambda count: count)
+        for name, value in vars(self).items():
+            if name != "_reserve":
+                setattr(found, name, value.copy() if isinstance(value, list | dict) else value)
+        return found
+
+    def add_request(self, request: ReadRequest, hash_later: Callable[[RecordedMedia, bytes], None]) -> None:
+        """Keep what a request sets and sends, but not its prompt, which comes with its sequences.
+
+        `hash_later` is called with each image and sound; it sets the digest.
+        """
+        if not self.options_json:
+            self.options_json = self._json(self._options(request.options), _Part.INPUT)
+        for data in _media_of(request):
+            if not self._fits(LEAST, _Part.INPUT):
+                return
+            self.media.append(media := RecordedMedia(len(data)))
+            hash_later(media, data)
+        if self._policy.prompts:
+            for given in _inputs_of(request):
+                if not self._has_room(_Part.INPUT):
+                    return
+                self.inputs.append(self._text(self._without_ids(given), _Part.INPUT))
+
+    def add_sequence(self, request: SequenceRequest, choice: int) -> None:
+        """Keep a sequence with its prompt."""
+        if not self._fits(LEAST, _Part.INPUT):
+            return
+        found = RecordedSequence(choice, constraint=request.constraint.kind if request.constraint is not None else "")
+        self.sequences.append(found)
+        if not self._policy.prompts:
+            return
+        if request.chat is not None:
+            found.messages_json = self._json(_messages(request.chat), _Part.INPUT)
+        elif isinstance(request.prompt, str):
+            found.prompt = self._text(request.prompt, _Part.INPUT)
+        elif self._policy.redaction:
+            self._without_ids(request.prompt)
+        else:
+            ids = array.array("i", request.prompt[: max(self._left[_Part.INPUT], 0) // 4])
+            granted = self._charge(4 * len(ids), _Part.INPUT) // 4
+            found.token_ids = ids[:granted]
+            self.truncated = self.truncated or granted < len(request.prompt)
+
+    def add_answer(self, deltas: Sequence[Delta]) -> None:
+        """Keep the texts of an answer."""
+        if not self._policy.answers:
+            return
+        texts: dict[int, tuple[list[str], list[str], list[ToolCall]]] = {}
+        # Each text is cut below. What lies behind the budget need not even be joined.
+        rest = self._policy.max_bytes + MARGIN
+        for each in deltas:
+            if rest <= 0:
+                self.truncated = True
+                break
+            own = texts.setdefault(each.choice, ([], [], []))
+            own[0].append(each.text)
+            own[1].append(each.thinking)
+            own[2].extend(each.tool_calls)
+            rest -= len(each.text) + len(each.thinking) + 1
+        for choice, (text, thinking, calls) in sorted(texts.items()):
+            if not self._fits(LEAST, _Part.ANSWER):
+                return
+            answer = RecordedAnswer(choice)
+            answer.text = self._text("".join(text), _Part.ANSWER)
+            answer.thinking = self._text("".join(thinking), _Part.ANSWER)
+            self.answers.append(answer)
+            for call in calls:
+                if not self._has_room(_Part.ANSWER):
+                    return
+                answer.tool_calls.append(self._call(call))
+
+    def add_error(self, text: str) -> None:
+        """Keep the text of an error. It may quote the request, so it is left out if no prompts are kept."""
+        if text and self._policy.prompts:
+            # Errors are short, and the budgets may be used up when one occurs.
+            redacted, count = self._policy.redaction.text(_encodable(text[:LONGEST_ERROR]))
+            self.redacted += count
+            self.error = redacted.encode()[: self._reserve(len(redacted.encode()))]
+            self.size += len(self.error)
+            self.truncated = self.truncated or len(text) > LONGEST_ERROR
+
+    def _without_ids(self, given: str | tuple[int, ...]) -> str:
+        """Return a text, or token ids as text.
+
+        Patterns apply to text, and ids could be turned into text again. So with patterns, ids are left out.
+        """
+        if isinstance(given, str):
+            return given
+        if self._policy.redaction:
+            self.redacted += 1
+            return ""
+        return json.dumps(given[: self._policy.max_bytes])
+
+    def _options(self, options: RequestOptions) -> str:
+        return json.dumps(_set_options(options) if self._policy.prompts else dict.fromkeys(_set_options(options)))
+
+    def _call(self, call: ToolCall) -> tuple[ToolCall, bytes]:
+        id_, name = (self._text(each, _Part.ANSWER).decode() for each in (call.id, call.name))
+        kept = ToolCall(id=id_, name=name, index=call.index, arguments="")
+        return kept, self._json(call.arguments, _Part.ANSWER)
+
+    def _json(self, text: str, part: _Part) -> bytes:
+        """Keep a JSON text as a whole, or leave it out: a part of it would not be JSON."""
+        if len(text) > self._left[part] + MARGIN:
+            self.truncated = True
+            return b""
+        redacted, count = self._policy.redaction.json_text(_encodable(text))
+        raw = redacted.encode()
+        if not self._fits(len(raw), part):
+            return b""
+        self.redacted += count
+        return raw
+
+    def _text(self, text: str, part: _Part) -> bytes:
+        """Keep as much of the beginning of a text as fits."""
+        left = max(self._left[part], 0)
+        redacted, count = self._policy.redaction.text(_encodable(text[: left + MARGIN]))
+        raw = redacted.encode()
+        taken = raw[: self._charge(min(len(raw), left), part)]
+        if len(taken) < len(raw) or len(text) > left + MARGIN:
+            self.truncated = True
+            # The cut may lie within a character.
+            taken = taken.decode(errors="ignore").encode()
+        self.redacted += count
+        return taken
+
+    def _has_room(self, part: _Part) -> bool:
+        """Return whether the budget of a part has anything left; note it if not."""
+        self.truncated = self.truncated or self._left[part] <= 0
+        return self._left[part] > 0
+
+    def _fits(self, count: int, part: _Part) -> bool:
+        """Charge bytes that are of use together alone. Return whether they are granted."""
+        if count <= self._left[part]:
+            granted = self._charge(count, part)
+            if granted == count:
+                return True
+        self.truncated = True
+        return False
+
+    def _charge(self, count: int, part: _Part) -> int:
+        """Charge up to `count` bytes; return how many are granted."""
+        granted = self._reserve(count)
+        self.size += granted
+        self._left[part] -= max(granted, LEAST)
+        return granted
+
+
+def _encodable(text: str) -> str:
+    """Return a text with "?" for lone surrogates, which UTF-8 cannot carry."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def digest_of(data: bytes) -> str:
+    """Return the SHA-256 of some bytes in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _media_of(request: ReadRequest) -> list[bytes]:
+    if isinstance(request, GenerateRequest):
+        return list(request.media)
+    return [data for each in request.messages for data in each.media] if isinstance(request, ChatRequest) else []
+
+
+def _inputs_of(request: ReadRequest) -> Sequence[str | tuple[int, ...]]:
+    """Return the texts to embed, to rank or to score. Those of other requests come as prompts of sequences."""
+    if isinstance(request, EmbedRequest):
+        return request.inputs
+    if isinstance(request, RerankRequest):
+        return [request.query, *request.documents]
+    if isinstance(request, ScoreRequest):
+        return request.continuations
+    return []
+
+
+def _set_options(options: RequestOptions) -> Mapping[str, Any]:
+    """Return the options that a request sets, by the names that Modelfiles use where they have any."""
+    found = {name: _plain(value) for name, value in options.values.items()}
+    defaults = RequestOptions(start_ns=options.start_ns)
+    for name in ("truncate", "shift", "thinking_budget", "logprobs", "top_logprobs", "keep_alive", "priority"):
+        if (value := getattr(options, name)) != getattr(defaults, name):
+            found[name] = _plain(value)
+    if options.think is not None:
+        found["think"] = options.think.level or options.think.on
+    if options.logit_bias:
+        found["logit_bias"] = {str(token): _plain(bias) for token, bias in options.logit_bias.items()}
+    return found
+
+
+def _plain(value: object) -> object:
+    """Return a value that JSON can express."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _messages(chat: ChatInput) -> str:
+    """Return the messages for a backend as JSON. Of images and sounds, it has the number."""
+    found = []
+    for each in chat.messages:
+        message: dict[str, Any] = {"role": each.role, "content": each.content}
+        more = {
+            "thinking": each.thinking,
+            "tool_calls": [asdict(call) for call in each.tool_calls],
+            "tool_name": each.tool_name,
+            "tool_call_id": each.tool_call_id,
+            "media_count": len(each.media),
+        }
+        found.append(message | {name: value for name, value in more.items() if value})
+    return json.dumps(found, ensure_ascii=False)

@@ -1,0 +1,53 @@
+"""All that DiagnosticsService shows, in one object."""
+
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+from puna.diagnostics import redaction
+from puna.diagnostics.content import Policy
+from puna.diagnostics.records import RequestRecords
+from puna.limits import DEFAULT_LIMITS, Limits
+from puna.serving.activity import Entry
+from puna.settings import Settings
+
+
+def policy(settings: Settings) -> Policy | None:
+    """Return what records of requests keep by the settings; None: the server keeps none.
+
+    OSError: the patterns cannot be used. Blocks.
+    """
+    if not settings.records:
+        return None
+    return Policy(
+        prompts=settings.records_content in ("all", "prompts"),
+        answers=settings.records_content in ("all", "answers"),
+        redaction=redaction.read(settings.records_redaction),
+        max_bytes=settings.limits.max_record_bytes,
+    )
+
+
+class Diagnostics:
+    """What the server has done. It keeps nothing before `keeping` is entered."""
+
+    def __init__(self, found: Policy | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+        """`found` says what records of requests keep; None: there are none."""
+        self._policy = found
+        self._limits = limits
+        self.requests: RequestRecords | None = None
+        """The records of requests; None if the server keeps none."""
+
+    @asynccontextmanager
+    async def keeping(self, entries: Callable[[], Iterable[Entry]]) -> AsyncGenerator[None]:
+        """Keep what happens as long as the block lasts. `entries` returns the requests under way."""
+        limits = self._limits
+        if self._policy is None:
+            yield
+            return
+        self.requests = RequestRecords(
+            entries, self._policy, most=limits.max_records, most_bytes=limits.max_records_bytes
+        )
+        try:
+            yield
+        finally:
+            self.requests.close()
+            self.requests = None
