@@ -1,8 +1,8 @@
 """The configuration file: reads it, and finds every mistake in it with its line.
 
 The file is TOML. Its keys are the variables of `puna.variables` in lower case without their prefix, so `max_queue` is
-OLLAMA_MAX_QUEUE and `expose` is PUNA_EXPOSE. Its tables are [limits], [backends.NAME] and [secrets]. A variable of the
-environment wins over the file.
+OLLAMA_MAX_QUEUE and `expose` is PUNA_EXPOSE. Its tables are [limits], [backends.NAME], [secrets] and [model.NAME];
+`puna.model_settings` reads the last one. A variable of the environment wins over the file.
 """
 
 import difflib
@@ -13,13 +13,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from puna.go.duration import parse_duration
+from puna.go.duration import parse_seconds
 from puna.limits import Limits
+from puna.model_settings import ConfiguredModels, read_models
 from puna.variables import VARIABLES, Variable
 
-TABLES: Final = ("limits", "backends", "secrets")
-_TABLE: Final = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")
-_KEY: Final = re.compile(r"\s*(?:\"([^\"]+)\"|'([^']+)'|([\w-]+))\s*(?=[=.])")
+TABLES: Final = ("limits", "backends", "secrets", "model")
+_PART: Final = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[\w-]+)"""
+_PATH: Final = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_TABLE: Final = re.compile(rf"\s*\[\s*({_PATH})\s*\]\s*(?:#.*)?")
+_KEY: Final = re.compile(rf"\s*({_PATH})\s*=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Configuration:
     limits: Mapping[str, Any] = field(default_factory=dict)
     backends: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    models: ConfiguredModels = field(default_factory=ConfiguredModels)
 
 
 def load(path: Path) -> Configuration:
@@ -70,13 +74,22 @@ def load(path: Path) -> Configuration:
     mistakes: list[Mistake] = []
 
     def wrong(place: tuple[str, ...], what: str) -> None:
-        mistakes.append(Mistake(lines.get(place, lines.get(place[:-1], 0)), f"{'.'.join(place)}: {what}"))
+        # A key of an inline table has no line of its own.
+        known = (lines[place[:size]] for size in range(len(place), 0, -1) if place[:size] in lines)
+        mistakes.append(Mistake(next(known, 0), f"{'.'.join(place)}: {what}"))
 
     variables = _variables(table, wrong)
     _check_tables(table, wrong)
+    models = read_models(table.get("model", {}), wrong)
     if mistakes:
         raise ConfigurationError(path, mistakes)
-    return Configuration(variables=variables, **{name: table.get(name, {}) for name in TABLES})
+    return Configuration(
+        variables=variables,
+        limits=table.get("limits", {}),
+        backends=table.get("backends", {}),
+        secrets=table.get("secrets", {}),
+        models=models,
+    )
 
 
 def _variables(table: Mapping[str, Any], wrong: Callable[[tuple[str, ...], str], None]) -> dict[str, str]:
@@ -90,7 +103,9 @@ def _variables(table: Mapping[str, Any], wrong: Callable[[tuple[str, ...], str],
             near = difflib.get_close_matches(key, [*by_key, *TABLES], 1)
             wrong((key,), "there is no such setting" + (f"; perhaps {near[0]}" if near else ""))
             continue
-        if why := _fault(variable, value):
+        if key == "models" and isinstance(value, dict):
+            wrong((key,), 'it is the folder of the models; the settings of a model stand in the table [model."NAME"]')
+        elif why := _fault(variable, value):
             wrong((key,), why)
         else:
             found[variable.name] = _text(value)
@@ -126,9 +141,9 @@ def _is_duration(value: object) -> bool:
     if isinstance(value, int):
         return True
     try:
-        parse_duration(value if isinstance(value, str) else "")
+        parse_seconds(value if isinstance(value, str) else "")
     except ValueError:
-        return isinstance(value, str) and value.lstrip("-").isdigit()
+        return False
     return True
 
 
@@ -140,7 +155,7 @@ def _text(value: object) -> str:
 
 def _check_tables(table: Mapping[str, Any], wrong: Callable[[tuple[str, ...], str], None]) -> None:
     bounds = {each.name for each in fields(Limits)}
-    for name in TABLES:
+    for name in ("limits", "backends", "secrets"):
         if not isinstance(table.get(name, {}), dict):
             wrong((name,), "it must be a table")
             return
@@ -168,8 +183,25 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
         if header := _TABLE.fullmatch(line):
-            table = tuple(part.strip(" \"'") for part in header[1].split("."))
-            found.setdefault(table, number)
+            path = table = _path(header[1])
         elif key := _KEY.match(line):
-            found.setdefault((*table, key[1] or key[2] or key[3]), number)
+            path = (*table, *_path(key[1]))
+        else:
+            continue
+        # A dotted key begins its tables too.
+        for size in range(1, len(path) + 1):
+            found.setdefault(path[:size], number)
     return found
+
+
+def _path(text: str) -> tuple[str, ...]:
+    """Return the parts of a dotted key without their quotes; empty if the line is none of TOML."""
+    try:
+        value: Any = tomllib.loads(f"{text} = 0")
+    except tomllib.TOMLDecodeError:  # a line inside a string of several lines
+        return ()
+    parts = []
+    while isinstance(value, dict):
+        ((part, value),) = value.items()
+        parts.append(part)
+    return tuple(parts)

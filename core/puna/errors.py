@@ -314,7 +314,7 @@ class RegistryNotAllowedError(PunaError):
 
 
 class QueueFullError(PunaError):
-    """More requests wait than OLLAMA_MAX_QUEUE allows."""
+    """More requests wait than OLLAMA_MAX_QUEUE, or the setting of the model, allows."""
 
     reason = "QUEUE_FULL"
     text = "server busy, please try again.  maximum pending requests exceeded"

@@ -15,8 +15,9 @@ import platformdirs
 
 from puna.auth.permissions import EXPOSURES
 from puna.configuration import Configuration, load
-from puna.go.duration import parse_duration
+from puna.go.duration import parse_seconds
 from puna.limits import DEFAULT_LIMITS, Limits, read_limits
+from puna.model_settings import ConfiguredModels, check_bounds
 from puna.secrets import Secrets, read_secrets
 from puna.variables import VARIABLES
 
@@ -101,6 +102,8 @@ class Settings:
     that has one. None: the configuration file or the backend decides."""
     backend_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options that backends declare, by the backend's name: the tables [backends.NAME] of the file."""
+    model_settings: ConfiguredModels = field(default_factory=ConfiguredModels)
+    """The settings of single models: the tables [model.NAME] of the file."""
     secrets: Secrets = field(default_factory=Secrets)
     """The table [secrets] of the file. Options of backends that are secret hold the name of an entry."""
     plugins: tuple[str, ...] = ()
@@ -168,6 +171,7 @@ RELOADABLE = frozenset(
     (
         *("keep_alive", "load_timeout", "context_length", "num_parallel", "max_loaded_models", "max_queue", "remotes"),
         *("flash_attention", "kv_cache_type", "default_backend", "kernels", "backend_options", "secrets", "expose"),
+        "model_settings",
     )
 )
 """The settings that a running server takes over when its configuration is read again."""
@@ -184,6 +188,8 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
     go_template = _text(environ, "OLLAMA_GO_TEMPLATE")
     flash = _text(environ, "OLLAMA_FLASH_ATTENTION")
     kernels = _text(environ, "PUNA_KERNELS")
+    limits = read_limits(environ, found.limits)
+    check_bounds(found.models, limits)
     return Settings(
         host=host,
         port=port,
@@ -221,6 +227,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         default_backend=_text(environ, "PUNA_BACKEND"),
         kernels=_truth(kernels) if kernels else None,
         backend_options=found.backends,
+        model_settings=found.models,
         secrets=read_secrets(found.secrets),
         plugins=_list(environ, "PUNA_PLUGINS"),
         plugins_folder=_plugins_folder(_text(environ, "PUNA_PLUGINS_FOLDER")),
@@ -243,7 +250,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         tls_key=_path(environ, "PUNA_TLS_KEY"),
         tls_client_ca=_path(environ, "PUNA_TLS_CLIENT_CA"),
         tls_ca=_path(environ, "PUNA_TLS_CA"),
-        limits=read_limits(environ, found.limits),
+        limits=limits,
     )
 
 
@@ -349,13 +356,9 @@ def _count(environ: Mapping[str, str], name: str, default: int) -> int:
 def _seconds(environ: Mapping[str, str], name: str, default: float, *, forever_at_zero: bool) -> float:
     text = _text(environ, name)
     try:
-        seconds = parse_duration(text) / 1e9
+        seconds = parse_seconds(text)
     except ValueError:
-        try:
-            # A plain number means seconds, as in Ollama.
-            seconds = float(int(text))
-        except ValueError:
-            return default
+        return default
     return math.inf if seconds < 0 or (forever_at_zero and seconds == 0) else seconds
 
 

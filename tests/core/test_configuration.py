@@ -125,6 +125,8 @@ def test_the_command_says_yes_or_names_each_mistake(file, capsys):
         ("[backends.nobody]\nx = 1", "backends.nobody: backend 'nobody' is not installed"),
         ("[backends.llama_cpp]\nkernles = true", "backend 'llama_cpp' has no option 'kernles'"),
         ("[backends.llama_cpp]\nkernels = 5", "option 'kernels'"),
+        ("[model.a]\nbackend = 'nobody'", "model.a.backend: backend 'nobody' is not installed"),
+        ("[model.a.options]\nnum_thread = 513", "model.a.options.num_thread: it must be at most 512"),
         ("tls_certificate = '/none.pem'\ntls_key = '/none.key'", "tls_certificate: /none.pem: No such file"),
         ("tls_key = '/none.key'", "needs both"),
     ],

@@ -4,8 +4,11 @@ import os
 import signal
 import subprocess
 
+import grpc
 import pytest
 from tests.e2e.server import PUNA, serving, wait_until
+
+from puna_client.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
 
 
 @pytest.fixture
@@ -49,6 +52,40 @@ def test_a_bad_file_changes_nothing_and_names_the_line(config, tmp_path):
         config.write_text('expose = ["embed"]\n')
         again(server, "changed expose")
         assert server.ask("/api/tags")[0] == 403
+
+
+def test_settings_of_a_model_hold_on_both_faces_and_from_the_next_request_on(config, tmp_path):
+    config.write_text("""
+        [model.llamita]
+        aliases = ["gpt-4o"]
+        keep_alive = -1
+        max_output_tokens = 3
+        options = { num_ctx = 128, temperature = 0 }
+    """)
+    with serving(tmp_path / "models") as server:
+        body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Count to ten."}], "stream": False}
+        answer = server.json("/api/chat", body)
+        assert (answer["model"], answer["eval_count"], answer["done_reason"]) == ("gpt-4o", 3, "length")
+        with grpc.insecure_channel(server.grpc) as channel:
+            request = chat_pb2.ChatRequest(
+                model="gpt-4o:latest", messages=[message_pb2.ChatMessage(role="user", content="Count to ten.")]
+            )
+            reply = chat_pb2_grpc.ChatServiceStub(channel).Chat(request)
+            assert (reply.finish.usage.output_tokens, reply.message.content) == (3, answer["message"]["content"])
+            shown = models_pb2_grpc.ModelsServiceStub(channel).GetModel(models_pb2.GetModelRequest(name="gpt-4o"))
+            assert shown.model.name == "llamita:latest"
+        (loaded,) = server.json("/api/ps")["models"]
+        assert (loaded["name"], loaded["context_length"]) == ("llamita:latest", 128)
+        assert loaded["expires_at"] > "2200"
+        listed = {each["name"] for each in server.json("/api/tags")["models"]}
+        assert listed == {"llamita:latest", "llamita-embed:latest"}
+        config.write_text("[model.llamita]\naliases = ['gpt-5']\n\nmax_output_tokens = 0\n")
+        again(server, "config.toml:4: model.llamita.max_output_tokens: it must be a whole number from 1")
+        assert server.json("/api/chat", body)["eval_count"] == 3
+        config.write_text("[model.llamita]\naliases = ['gpt-5']\nmax_output_tokens = 2\n")
+        again(server, "changed model_settings")
+        assert server.ask("/api/chat", body)[0] == 404
+        assert server.json("/api/chat", body | {"model": "gpt-5"})["eval_count"] == 2
 
 
 def test_a_bad_file_ends_a_start(config, tmp_path):

@@ -52,10 +52,13 @@ class Caller:
         """Return whether the caller may see the record of a request, given the id of the key that it came with."""
         return self.key is None or self.key.id == key_id or Permission.DIAGNOSTICS in self.key.permissions
 
-    def check_model(self, name: str) -> None:
-        """Raise ModelNotAllowedError if the caller may not use a model, given its shortest name with tag."""
+    def check_model(self, name: str, shown: str = "") -> None:
+        """Raise ModelNotAllowedError if the caller may not use a model, given its shortest name with tag.
+
+        `shown` is the name that the error has, since an alias does not tell which model it stands for.
+        """
         if not self.sees(name):
-            raise ModelNotAllowedError(name)
+            raise ModelNotAllowedError(shown or name)
 
     def spend(self, prompt_tokens: int, output_tokens: int) -> None:
         """Charge tokens to the caller's key."""

@@ -22,6 +22,9 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1
+    except ValueError as error:
+        print(f"{path}: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"Error: {path}: {error.strerror}", file=sys.stderr)
         return 1
@@ -48,6 +51,12 @@ def _faults(settings: Settings) -> list[str]:
             backend_options.of_operator(manifest, given)
         except PunaError as error:
             found.append(f"backends.{name}: {error}")
+    for model in settings.model_settings.tables:
+        try:
+            if model.backend:
+                registry.get(model.backend)
+        except PunaError as error:
+            found.append(f"model.{model.name}.backend: {error}")
     try:
         if (files := access.tls_files(settings)) is not None:
             files.stamp()

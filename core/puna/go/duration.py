@@ -48,3 +48,14 @@ def parse_duration(text: str) -> int:
             raise invalid
         rest = rest[match.end() :]
     return -total if negative else total
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds of a setting: a duration, or a whole number of seconds, as in Ollama. Raises ValueError."""
+    try:
+        return parse_duration(text) / 1e9
+    except ValueError:
+        try:
+            return float(int(text))
+        except OverflowError:
+            raise ValueError("the number of seconds is too large") from None

@@ -30,10 +30,13 @@ class BackendFacts:
 
 
 class Backends(Protocol):
-    """The installed backends. Both calls may block."""
+    """The installed backends. All calls but `configured` may block."""
 
     def facts(self, name: str) -> BackendFacts:
         """Return the facts about a backend. Raises BackendNotFoundError if it is missing or broken."""
+
+    def configured(self, name: str) -> str:
+        """Return the backend that the configuration names for a model, given its shortest name; empty for none."""
 
     def serving(self, format: str, wanted: str) -> str:  # noqa: A002 (the domain's word)
         """Return the backend that serves a model of a format; `wanted` is the one that it names, empty for none.
@@ -48,6 +51,10 @@ class NoBackends:
     def facts(self, name: str) -> BackendFacts:
         """Raise BackendNotFoundError."""
         raise BackendNotFoundError(f"backend {name!r} is not installed (installed: none)")
+
+    def configured(self, name: str) -> str:  # noqa: ARG002
+        """Return an empty text."""
+        return ""
 
     def serving(self, format: str, wanted: str) -> str:  # noqa: A002
         """Raise BackendNotFoundError."""

@@ -119,6 +119,10 @@ class ModelStore:
         """Return the name in the spelling of the store: see `ManifestFolder.resolve`."""
         return self.manifests.resolve(name)
 
+    def has(self, name: ModelName) -> bool:
+        """Return whether there is a model of a valid name, readable or not. The case of the name does not matter."""
+        return self.manifests.path(self.resolve(name)).exists()
+
     def names(self) -> list[ModelName]:
         """Return the names of all manifests, readable or not."""
         return [name for name, _ in self.manifests.walk()]

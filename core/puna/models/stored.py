@@ -139,10 +139,15 @@ class StoredModel(ModelLayers):
         return capabilities.of_backend(self.config, facts, template=template)
 
     @property
+    def wanted_backend(self) -> str:
+        """The backend that must serve the model: that of the configuration, or else the model's own; empty: any."""
+        return self._backends.configured(self.name.shortest) or self.config.backend
+
+    @property
     def serving_backend(self) -> str:
         """The backend that would serve the model now; empty if none is installed that does."""
         try:
-            return self._backends.serving(self.config.format, self.config.backend)
+            return self._backends.serving(self.config.format, self.wanted_backend)
         except BackendNotFoundError:
             return ""
 

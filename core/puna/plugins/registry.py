@@ -93,11 +93,16 @@ class Registry:
     def for_model(self, format: str, wanted: str = "", default: str = "") -> str:  # noqa: A002 (the domain's word)
         """Return the name of the backend that serves a model.
 
-        `wanted` is the backend that the model names; it wins. Otherwise `default`, that of the server, is used if it
-        serves the format, and otherwise the backend of the largest preference. Raises BackendNotFoundError.
+        `wanted` is the backend that the configuration or the model names; it wins. Otherwise `default`, that of the
+        server, is used if it serves the format, and otherwise the backend of the largest preference. Raises
+        BackendNotFoundError.
         """
         if wanted:
-            return self.get(wanted).name
+            plugin = self.get(wanted)
+            # An opaque model has no format if it has no files. A backend without formats takes only such models.
+            if format and format not in plugin.formats:
+                raise BackendNotFoundError(f"backend {wanted!r} does not serve models of format {format!r}")
+            return plugin.name
         if default and format in self.get(default).formats:
             return default
         served = [each for each in self._preferred() if format in each.formats]

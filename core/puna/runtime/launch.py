@@ -196,13 +196,13 @@ class ModelLauncher:
         log.info("loading %s with %s", requirements.name, backend.name)
         # A backend may take long to report a fraction, or report none. Requests no longer wait in the queue meanwhile.
         on_progress(Loading(0.0))
-        limits = self._settings.limits
+        limits, own = self._settings.limits, self._settings.model_settings.of(requirements.name)
         spec = replace(await self._complete_spec(backend, requirements), name=requirements.name)
         model = await self._load(
             backend,
             spec,
             report=lambda fraction: on_progress(Loading(fraction)),
-            stall_seconds=self._settings.load_timeout,
+            stall_seconds=self._settings.load_timeout if own.load_timeout is None else own.load_timeout,
             on_death=on_death,
             timeouts=HangTimeouts(limits.max_host_silence_seconds, limits.max_step_seconds),
             limits=limits,

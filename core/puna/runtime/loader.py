@@ -95,6 +95,10 @@ class Loader:
         """Return whether the file takes too large a part of the free memory. Busy models are never evicted for that."""
         return 0 < self._launcher.free_bytes() * MAX_FILE_SHARE < requirements.file_bytes
 
+    def _keep_alive(self, name: str) -> float:
+        own = self._settings.model_settings.of(name).keep_alive
+        return self._settings.keep_alive if own is None else own
+
     @property
     def _most(self) -> int:
         return self._settings.max_loaded_models or DEFAULT_MAX_LOADED
@@ -150,7 +154,7 @@ class Loader:
             takes_memory=launched.takes_memory,
             limiter=ConcurrencyLimiter(launched.model.facts.parallel),
             # A request's own keep-alive replaces this default when its lease begins.
-            keep_alive=self._settings.keep_alive,
+            keep_alive=self._keep_alive(requirements.name),
         )
         self._models.add(pooled)
         seconds = time.monotonic() - began

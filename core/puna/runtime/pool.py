@@ -125,11 +125,11 @@ class ModelPool:
         pooled = self._loader.usable(requirements)
         if pooled is None:
             # A load that has nothing to wait for is never refused, however many requests wait for slots elsewhere.
-            if self._scheduler.waiting and self._queued() >= self._settings.max_queue:
+            if self._scheduler.waiting and self._is_full(requirements, kind, None):
                 raise QueueFullError
             pooled = await self._scheduler.wait(requirements, kind, priority, report)
         else:
-            if pooled.is_full(kind) and self._queued() >= self._settings.max_queue:
+            if pooled.is_full(kind) and self._is_full(requirements, kind, pooled):
                 raise QueueFullError
             # No `await` lies between `usable` and this, so the model cannot be evicted in between.
             pooled.acquire(kind)
@@ -174,6 +174,21 @@ class ModelPool:
     def waiting(self) -> int:
         """Return how many requests wait for a model to be loaded."""
         return self._scheduler.waiting
+
+    def _is_full(self, requirements: ModelRequirements, kind: LeaseKind, pooled: PooledModel | None) -> bool:
+        """Return whether one more request would be too many, of all that wait or of those for its model.
+
+        `pooled` is the model if it is loaded.
+        """
+        if self._queued() >= self._settings.max_queue:
+            return True
+        most = self._settings.model_settings.of(requirements.name).max_queue
+        if most is None or kind is LeaseKind.BACKGROUND:
+            return False
+        if pooled is not None:
+            return pooled.waiting >= most
+        waiting = self._scheduler.waiting_for(requirements.key)
+        return sum(each.kind is not LeaseKind.BACKGROUND for each in waiting) >= most
 
     def _queued(self) -> int:
         """Return how many requests wait for anything. The one whose model is being loaded counts as served."""

@@ -30,16 +30,17 @@ from puna.messages import Think, Tool
 from puna.model_name import Reference, Source, parse_reference
 from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
-from puna.options import Options, merge
+from puna.options import Options
 from puna.plugins import Manifest, Registry
 from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import Lease, LeaseKind, Loading, Queued
 from puna.sandbox.sandbox import Sandbox
+from puna.serving.aliases import resolved
 from puna.serving.answers import Progress
 from puna.serving.lease_stages import LeaseStages
 from puna.serving.offered_models import OfferedModels
 from puna.serving.requests import BACKGROUND_PRIORITY, RequestOptions
-from puna.serving.sampling_options import check_size, model_requirements
+from puna.serving.sampling_options import check_size, merged_options, model_requirements
 from puna.serving.templates import ModelTemplates
 from puna.settings import Settings
 
@@ -107,32 +108,40 @@ class Access:
         except ModelRequiredError:
             # Ollama's endpoints answer an empty name with different texts.
             raise missing() from None
+        reference, alias = await resolved(reference, self.settings.model_settings, self._store)
         if not reference.name.is_valid:
             # The name of an offered model may have more parts than that of a model of the store.
-            offered = await self._offered(sent, reference)
+            offered = await self._offered(sent, reference, alias)
             if offered is None:
                 raise unknown(sent) if self._offered_models.owns(reference.base) else InvalidModelNameError
             return offered
-        current().check_model(reference.name.shortest)
+        current().check_model(reference.name.shortest, alias)
         # The suffix :cloud asks for Ollama's cloud, which this server never calls.
         if reference.source is Source.CLOUD:
             raise CloudDisabledError(cloud)
         try:
             model, templates = await asyncio.to_thread(self._get, reference)
         except LookupError:
-            if (offered := await self._offered(sent, reference)) is not None:
+            if (offered := await self._offered(sent, reference, alias)) is not None:
                 return offered
             # A store that cannot be read must not look like one without the model.
             await asyncio.to_thread(self._store.check)
             raise unknown(sent) from None
         return ResolvedModel(sent, reference, model, templates, self._backend(model))
 
-    async def _offered(self, sent: str, reference: Reference) -> ResolvedModel | None:
-        """Return the model of this name that a backend offers; None if there is none."""
+    async def _offered(self, sent: str, reference: Reference, alias: str) -> ResolvedModel | None:
+        """Return the model of this name that a backend offers; None if there is none.
+
+        `alias` is the name that an error shows; empty: that of the model.
+        """
         if reference.source is Source.CLOUD or (model := await self._offered_models.find(reference.base)) is None:
             return None
-        current().check_model(model.name.shortest)
+        current().check_model(model.name.shortest, alias)
         return ResolvedModel(sent, reference, model, ModelTemplates(model, self.sandbox), self._backend(model))
+
+    def options_of(self, model: StoredModel, request: RequestOptions) -> Options:
+        """Return the merged options of a request. Raises OptionTypeError and OptionRangeError."""
+        return merged_options(model, request, self.settings)
 
     def check_constraint_size(self, request: RequestOptions, tools: Sequence[Tool] = ()) -> None:
         """Raise UnsupportedConstraintError for a constraint that is too large.
@@ -171,7 +180,7 @@ class Access:
         """Return the manifest of the backend that would serve a model; None if there is none that can be used."""
         config = model.config
         try:
-            name = self._backends.for_model(config.format, config.backend, self.settings.default_backend)
+            name = self._backends.for_model(config.format, model.wanted_backend, self.settings.default_backend)
             return self._backends.get(name).manifest
         except BackendNotFoundError:
             return None
@@ -214,11 +223,6 @@ class Access:
             if len(self._known) > CACHED_MODELS:
                 self._known.popitem(last=False)
             return self._known[key]
-
-
-def options_of(model: StoredModel, request: RequestOptions) -> Options:
-    """Return the options: the request's over the model's parameters over the defaults. Raises OptionTypeError."""
-    return merge(model.parameters, request.values)
 
 
 def check_logprobs(request: RequestOptions) -> None:

@@ -32,7 +32,9 @@ from puna.models.show import ShowResult, show
 from puna.models.store import ModelStore
 from puna.models.stored import FAULTS, StoredModel
 from puna.sandbox.sandbox import Sandbox
+from puna.serving.aliases import resolved
 from puna.serving.offered_models import OfferedModels
+from puna.settings import Settings
 
 Step: TypeAlias = TransferStep
 Event: TypeAlias = TransferStep | ModelSummary
@@ -49,14 +51,17 @@ class Catalogue:
         sandbox: Sandbox | None = None,
         find_quantizer: Callable[[], str] = lambda: "",
         offered_models: OfferedModels | None = None,
+        settings: Settings | None = None,
     ) -> None:
         """`registries` pulls and pushes; None means registries without credentials. `sandbox` reads templates before
         they are stored.
 
         `find_quantizer` returns the module of the quantizer to run, empty if there is none. It may block.
 
-        `offered_models` are listed behind those of the store; None: there are none.
+        `offered_models` are listed behind those of the store; None: there are none. `settings` have the aliases of
+        models; None: there are none.
         """
+        self._settings = settings or Settings()
         self._offered_models = offered_models
         self._find_quantizer = find_quantizer
         self._sandbox = sandbox
@@ -93,8 +98,9 @@ class Catalogue:
         Raises ModelRequiredError, InvalidModelNameError, CloudDisabledError, ModelNotFoundError.
         """
         reference = parse_reference(name)
+        reference, alias = await resolved(reference, self._settings.model_settings, self._store)
         if reference.name.is_valid:
-            current().check_model(reference.name.shortest)
+            current().check_model(reference.name.shortest, alias)
             if reference.source is Source.CLOUD:
                 raise CloudDisabledError("remote model details are unavailable")
 
@@ -112,8 +118,8 @@ class Catalogue:
             if not reference.name.is_valid:
                 owned = self._offered_models is not None and self._offered_models.owns(reference.base)
                 raise ModelNotFoundError(reference.base) if owned else InvalidModelNameError
-            raise ModelNotFoundError(reference.name.shortest)
-        current().check_model(model.name.shortest)
+            raise ModelNotFoundError(alias or reference.name.shortest)
+        current().check_model(model.name.shortest, alias)
         return await asyncio.to_thread(show, model, verbose=verbose, system=system, options=options)
 
     async def copy(self, source: str, destination: str) -> None:
@@ -195,9 +201,7 @@ class Catalogue:
             return request
         # A model of the store comes first, as in every other request.
         name = ModelName.parse(request.base)
-        if name.is_valid and await asyncio.to_thread(
-            lambda: self._store.manifests.path(self._store.resolve(name)).exists()
-        ):
+        if name.is_valid and await asyncio.to_thread(self._store.has, name):
             return request
         offered = await self._offered_models.find(request.base)
         if offered is None:

@@ -24,7 +24,6 @@ from puna.serving.access import (
     OnProgress,
     check_capabilities,
     check_logprobs,
-    options_of,
     thinking_of,
 )
 from puna.serving.answers import Delta, Done, Event, Progress
@@ -64,7 +63,7 @@ async def chat(access: Access, request: ChatRequest, on_progress: OnProgress) ->
         check_demands(found.backend, asked, n=request.n, thinks=THINKING in found.model.capabilities)
         if found.takes_messages and (request.render_only or request.count_only):
             raise DemandUnsupportedError(found.backend.name, "render_only" if request.render_only else "CountTokens")
-    options = options_of(found.model, asked)
+    options = access.options_of(found.model, asked)
     if found.model.mode == "native" and not found.takes_messages:
         # The worker process starts while the model loads.
         access.sandbox.warm()

@@ -22,7 +22,7 @@ from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import LeaseKind, LoadedEntry
 from puna.sandbox.sandbox import Sandbox
 from puna.serving import chat, embed, generate, rank, score, tokens, upkeep
-from puna.serving.access import Access, OnProgress, options_of
+from puna.serving.access import Access, OnProgress
 from puna.serving.activity import Activity
 from puna.serving.answers import Embeddings, Event, Progress, Ranking, Scores, Tokens
 from puna.serving.catalogue import Catalogue
@@ -69,7 +69,7 @@ class Serving:
         offered = OfferedModels(store, pool.upstream_models)
         self.access = Access(store, pool, settings, sandbox or Sandbox(settings.limits), self._backends, offered)
         registries = Registries(store, identity_of(settings), limits_of(settings.limits), policy_of(settings))
-        self.catalogue = Catalogue(store, registries, self.access.sandbox, self._backends.quantizer, offered)
+        self.catalogue = Catalogue(store, registries, self.access.sandbox, self._backends.quantizer, offered, settings)
 
     def generate(self, request: GenerateRequest, on_progress: OnProgress = ignore_progress) -> AsyncGenerator[Event]:
         """Complete a prompt. See puna.serving.generate."""
@@ -144,7 +144,7 @@ class Serving:
         found = await self.access.find(name)
         # A stub has no file to load, and its own error explains that better than a failed load.
         self.access.refuse_remote(found)
-        merged = options_of(found.model, asked)
+        merged = self.access.options_of(found.model, asked)
         async with self.access.lease(found.model, merged, asked, on_progress, LeaseKind.LOAD_ONLY) as lease:
             # The loaded model may have another name, so its key identifies it. The lease keeps it in the list.
             return next(each for each in self._pool.loaded() if each.details.load_key == lease.key)

@@ -22,7 +22,7 @@ from puna.limits import LARGEST_INT32
 from puna.models.stored import StoredModel
 from puna.offload import offload_if_heavy
 from puna.runtime.requirements import Lease, LeaseKind
-from puna.serving.access import Access, OnProgress, options_of
+from puna.serving.access import Access, OnProgress
 from puna.serving.answers import Embeddings, Usage
 from puna.serving.clock import Clock
 from puna.serving.lengths import Head, head, is_long
@@ -44,7 +44,7 @@ async def embed(access: Access, request: EmbedRequest, on_progress: OnProgress) 
     clock = Clock(request.options.start_ns)
     found = await access.find(request.model, missing=lambda: ModelNotFoundError(request.model), unknown=unknown)
     access.refuse_remote(found)
-    options = options_of(found.model, request.options)
+    options = access.options_of(found.model, request.options)
     async with access.lease(found.model, options, request.options, on_progress, LeaseKind.CALL) as lease:
         clock.model_ready()
         if not request.inputs:

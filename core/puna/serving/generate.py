@@ -28,7 +28,6 @@ from puna.serving.access import (
     ResolvedModel,
     check_capabilities,
     check_logprobs,
-    options_of,
     thinking_of,
 )
 from puna.serving.answer_parsers import AnswerReader
@@ -68,7 +67,7 @@ async def generate(access: Access, request: GenerateRequest, on_progress: OnProg
         check_prompt(found.backend, request)
         check_demands(found.backend, asked, n=request.n, thinks=THINKING in found.model.capabilities)
     think = _checked(found, request)
-    options = options_of(found.model, asked)
+    options = access.options_of(found.model, asked)
     if found.model.uses_jinja and not found.takes_messages:
         # The worker process starts while the model loads.
         access.sandbox.warm()

@@ -36,6 +36,10 @@ class InstalledBackends:
             check_options=check_options,
         )
 
+    def configured(self, name: str) -> str:
+        """Return the backend that the configuration names for a model, given its shortest name; empty for none."""
+        return self._settings.model_settings.of(name).backend
+
     def serving(self, format: str, wanted: str) -> str:  # noqa: A002 (the domain's word)
         """Return the backend that serves a model. Raises BackendNotFoundError. May block."""
         return self._registry.for_model(format, wanted, self._settings.default_backend)

@@ -6,7 +6,7 @@ from typing import Final
 from puna.backend import UnsupportedError as BackendUnsupportedError
 from puna.errors import ContextOverflowError, PunaError, RankingUnsupportedError
 from puna.runtime.requirements import Lease, LeaseKind
-from puna.serving.access import Access, OnProgress, options_of
+from puna.serving.access import Access, OnProgress
 from puna.serving.answers import Ranking, Usage
 from puna.serving.clock import Clock
 from puna.serving.lengths import head, is_long
@@ -28,7 +28,7 @@ async def rerank(access: Access, request: RerankRequest, on_progress: OnProgress
     clock = Clock(request.options.start_ns)
     found = await access.find(request.model)
     access.refuse_remote(found)
-    options = options_of(found.model, request.options)
+    options = access.options_of(found.model, request.options)
     async with access.lease(found.model, options, request.options, on_progress, LeaseKind.CALL) as lease:
         clock.model_ready()
         ranker = _Ranker(lease, request.query)

@@ -5,6 +5,7 @@ Every number is clamped to 32 bits on the way, since backends and their wire tak
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from puna.limits import LARGEST_INT32, clamp_int32
 from puna.messages import Tool
 from puna.models.storage.integrity import never
 from puna.models.stored import StoredModel
-from puna.options import Options
+from puna.options import Options, merge
 from puna.runtime.requirements import ModelRequirements
 from puna.serving.requests import OutputConstraint, RequestOptions
 from puna.settings import Settings
@@ -49,6 +50,7 @@ def model_requirements(
     if path is None and not model.config.is_opaque:
         raise InvalidRequestError(f"{model.name.shortest} has no model file")
     config = model.config
+    own = settings.model_settings.of(model.name.shortest)
     files = model.files if config.is_opaque else {}
     # The pool may load such a model with another value, and a later request without one needs no reload.
     automatic = {
@@ -67,7 +69,7 @@ def model_requirements(
         projector_paths=tuple(map(str, model.projector_paths)),
         draft_path=str(model.draft_path) if model.draft_path else None,
         context_length=context_length(model, options, settings),
-        parallel=settings.num_parallel,
+        parallel=own.num_parallel or settings.num_parallel,
         batch_size=_bounded("num_batch", clamp_int32(options.num_batch or 0), "max_batch_tokens", settings),
         gpu_layers=clamp_int32(options.num_gpu),
         main_gpu=None if options.main_gpu is None else clamp_int32(options.main_gpu),
@@ -89,7 +91,7 @@ def model_requirements(
         digest=model.digest,
         details=model,
         format=config.format,
-        backend=config.backend,
+        backend=model.wanted_backend,
         backend_options=request.backend_options,
         automatic=frozenset(automatic),
         file_bytes=sum(_size(model, each) for each in (files.values() if path is None else (path,))),
@@ -111,9 +113,25 @@ def context_length(model: StoredModel, options: Options, settings: Settings) -> 
     asked = options.num_ctx
     if asked is None:
         asked = settings.context_length or DEFAULT_CONTEXT
+    own = settings.model_settings.of(model.name.shortest).max_context_tokens
+    most = settings.limits.max_context_tokens if own is None else min(own, settings.limits.max_context_tokens)
     # An image alone would fill a smaller context.
     least = LEAST_VISION_CONTEXT if "vision" in model.capabilities else LEAST_CONTEXT
-    return max(clamp_int32(min(asked, settings.limits.max_context_tokens)), least)
+    return max(clamp_int32(min(asked, most)), least)
+
+
+def merged_options(model: StoredModel, request: RequestOptions, settings: Settings) -> Options:
+    """Return the options of a request: its own over those of the configuration over those of the model.
+
+    Raises OptionTypeError and OptionRangeError.
+    """
+    own = settings.model_settings.of(model.name.shortest)
+    options = merge(model.parameters, own.options, request.values)
+    most = own.max_output_tokens
+    if most is None or 0 <= options.num_predict <= most:
+        return options
+    # A backend that knows this option must hear of it, whoever set it.
+    return replace(options, num_predict=most, unset=options.unset - {"num_predict"})
 
 
 def token_limit(options: Options, context: int) -> int:

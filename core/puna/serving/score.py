@@ -20,7 +20,7 @@ from typing import Final
 from puna.backend import Finish, PromptLogprobs, Sampling, SequenceRequest, TokenLogprob
 from puna.errors import ContextOverflowError, TooLargeError
 from puna.runtime.requirements import Lease, LeaseKind
-from puna.serving.access import Access, OnProgress, check_capabilities, check_logprobs, options_of
+from puna.serving.access import Access, OnProgress, check_capabilities, check_logprobs
 from puna.serving.answers import Score, Scores, Usage
 from puna.serving.clock import Clock
 from puna.serving.demands import check_scoring, check_tokenizer
@@ -73,7 +73,7 @@ async def score(access: Access, request: ScoreRequest, on_progress: OnProgress) 
     check_capabilities(found, "scoring", [])
     if found.backend is not None:
         check_scoring(found.backend)
-    options = options_of(found.model, asked)
+    options = access.options_of(found.model, asked)
     async with access.lease(found.model, options, asked, on_progress, LeaseKind.SEQUENCE) as lease:
         clock.model_ready()
         with translating_errors():

@@ -6,7 +6,7 @@ from typing import Final
 from puna.backend import InvalidRequestError as BackendInvalidRequestError
 from puna.errors import InvalidTokenError, PunaError, TooLargeError
 from puna.runtime.requirements import LeaseKind
-from puna.serving.access import Access, OnProgress, options_of
+from puna.serving.access import Access, OnProgress
 from puna.serving.answers import Tokens
 from puna.serving.demands import check_tokenizer
 from puna.serving.requests import RequestOptions
@@ -35,7 +35,7 @@ async def tokenize(
     found = await access.find(name)
     access.refuse_remote(found)
     async with access.lease(
-        found.model, options_of(found.model, options), options, on_progress, LeaseKind.CALL
+        found.model, access.options_of(found.model, options), options, on_progress, LeaseKind.CALL
     ) as lease:
         check_tokenizer(lease.facts)
         with translating_errors():
@@ -52,7 +52,7 @@ async def detokenize(
     found = await access.find(name)
     access.refuse_remote(found)
     async with access.lease(
-        found.model, options_of(found.model, options), options, on_progress, LeaseKind.CALL
+        found.model, access.options_of(found.model, options), options, on_progress, LeaseKind.CALL
     ) as lease:
         check_tokenizer(lease.facts)
         try:

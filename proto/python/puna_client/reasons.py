@@ -196,7 +196,7 @@ class OptionTypeError(InvalidArgumentError, reason="OPTION_TYPE"):
 
 
 class QueueFullError(ResourceExhaustedError, reason="QUEUE_FULL"):
-    """More requests wait than OLLAMA_MAX_QUEUE allows."""
+    """More requests wait than OLLAMA_MAX_QUEUE, or the setting of the model, allows."""
 
 
 class QuotaExceededError(ResourceExhaustedError, reason="QUOTA_EXCEEDED"):

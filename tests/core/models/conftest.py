@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from puna.errors import BackendNotFoundError, InvalidRequestError
-from puna.models.backends import BackendFacts
+from puna.models.backends import BackendFacts, NoBackends
 from puna.models.create import rewrite
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
@@ -73,7 +73,7 @@ BACKENDS = (
 )
 
 
-class Backends:
+class Backends(NoBackends):
     """Backends that a test installs and removes."""
 
     def __init__(self):

@@ -62,6 +62,12 @@ def test_a_format_that_no_backend_serves_says_how_to_get_one_that_does():
         backends.for_model("other")
 
 
+def test_a_backend_that_is_named_must_serve_the_format():
+    with pytest.raises(BackendNotFoundError, match="backend 'old' does not serve models of format 'onnx'"):
+        registry(LLAMA, OLD).for_model("onnx", "old")
+    assert registry(LLAMA, OLD).for_model("", "old") == "old"
+
+
 @pytest.mark.parametrize("wish", [{"wanted": "magic"}, {"default": "magic"}])
 def test_a_wish_for_what_is_not_there(wish):
     with pytest.raises(BackendNotFoundError, match="'magic' is not installed"):

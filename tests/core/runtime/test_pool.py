@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import signal
+import time
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from puna.errors import (
     QueueFullError,
 )
 from puna.limits import Limits
+from puna.model_settings import ConfiguredModels, ModelSettings
 from puna.plugins import Registry
 from puna.runtime.admission import NEAR_WAITERS
 from puna.runtime.errors import HostFailedError
@@ -244,6 +246,48 @@ async def test_a_queue_of_none_refuses_when_busy(make_pool, want):
     with pytest.raises(QueueFullError):
         await asyncio.gather(*(use(pool, two) for _ in range(3)))
     await use(pool, want("b"))
+
+
+async def test_a_model_may_have_a_shorter_queue(make_pool, want):
+    pool = await make_pool(model_settings=ConfiguredModels((ModelSettings(name="busy", max_queue=1),)))
+    busy, other = want("busy", parallel=1), want("other", parallel=1)
+    running = [started(pool, each, "@wait 60") for each in (busy, other)]
+    await until(lambda: [each.active for each in pool.loaded()] == [1, 1])
+    running += [started(pool, each) for each in (busy, other, other)]
+    await until(lambda: sum(each.queued for each in pool.loaded()) == 3)
+    with pytest.raises(QueueFullError):
+        await use(pool, busy)
+    async with pool.lease(busy, kind=LeaseKind.BACKGROUND):  # batches give way by themselves
+        pass
+    for each in running:
+        each.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_the_queue_of_a_model_counts_those_that_wait_for_its_load(make_pool, want):
+    pool = await make_pool(model_settings=ConfiguredModels((ModelSettings(name="b", max_queue=1),)))
+    stuck = started(pool, want("a", load="stall"))
+    await until(lambda: pool.waiting() == 1)
+    waiting = [started(pool, want(name)) for name in "bcc"]
+    await until(lambda: pool.waiting() == 4)
+    with pytest.raises(QueueFullError):
+        await use(pool, want("b"))
+    stuck.cancel()
+    await asyncio.gather(*waiting)
+
+
+async def test_a_model_may_have_its_own_keep_alive(make_pool, want):
+    tables = ModelSettings(name="brief", keep_alive=0.0), ModelSettings(name="long", keep_alive=math.inf)
+    pool = await make_pool(model_settings=ConfiguredModels(tables))
+    for name in ("brief", "long", "usual"):
+        await use(pool, want(name))
+    now = time.time_ns()
+    assert {each.name: each.expires_at_ns - now > 1e18 for each in pool.loaded()} == {
+        "long:latest": True,
+        "usual:latest": False,
+    }
+    await use(pool, want("long"), keep_alive=0.0)  # a request says otherwise
+    assert names(pool) == ["usual:latest"]
 
 
 async def test_the_queue_bounds_all_that_wait(make_pool, want):

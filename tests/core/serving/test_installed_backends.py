@@ -1,10 +1,16 @@
 import pytest
 
 from puna.errors import BackendNotFoundError, InvalidRequestError
+from puna.model_name import ModelName
+from puna.model_settings import ConfiguredModels, ModelSettings
+from puna.models.store import ModelStore
+from puna.options import merge
 from puna.plugins import Capabilities, Manifest, Plugin, Registry
 from puna.plugins.option import Option
 from puna.secrets import Secret, Secrets
 from puna.serving.installed_backends import InstalledBackends
+from puna.serving.requests import RequestOptions
+from puna.serving.sampling_options import model_requirements
 from puna.settings import Settings
 
 OPTIONS = {
@@ -48,6 +54,20 @@ def test_the_servers_own_choice_comes_before_the_preference(backends):
     assert backends.serving("gguf", "") == "plain"
     assert backends.serving("gguf", "other") == "other"
     assert backends.serving("onnx", "") == "other"
+
+
+def test_the_configuration_names_the_backend_of_a_model(stocked):
+    models = ConfiguredModels((ModelSettings(name="plain", backend="other"),))
+    plugins = plugin("plain", formats=("gguf",)), plugin("other", formats=("gguf",))
+    backends = InstalledBackends(Registry(lambda: plugins), Settings(default_backend="plain", model_settings=models))
+    store = ModelStore(stocked.root, backends=backends)
+    found = {name: store.get(ModelName.parse(name)) for name in ("plain", "bare")}
+    assert {name: (each.wanted_backend, each.serving_backend) for name, each in found.items()} == {
+        "plain": ("other", "other"),
+        "bare": ("", "plain"),
+    }
+    for name, backend in (("plain", "other"), ("bare", "")):
+        assert model_requirements(found[name], merge({}), RequestOptions(), Settings()).backend == backend
 
 
 @pytest.mark.parametrize("name", ["nosuch", "faulty"])

@@ -6,11 +6,13 @@ from puna.errors import InvalidFormatError, OptionRangeError, UnsupportedConstra
 from puna.limits import LARGEST_INT32, Limits
 from puna.messages import Tool
 from puna.model_name import ModelName
+from puna.model_settings import ConfiguredModels, ModelSettings
 from puna.options import merge
 from puna.serving.requests import OutputConstraint, RequestOptions
 from puna.serving.sampling_options import (
     check_size,
     context_length,
+    merged_options,
     model_requirements,
     output_constraint,
     sampling,
@@ -48,6 +50,41 @@ def test_only_what_something_set_causes_a_reload(plain):
     asked = RequestOptions()
     assert model_requirements(plain, merge({}), asked, Settings()).automatic == {"context_length", "batch_size"}
     assert model_requirements(plain, merge({"num_ctx": 9}), asked, Settings()).automatic == {"batch_size"}
+
+
+def configured(**values):
+    return Settings(model_settings=ConfiguredModels((ModelSettings(name="plain", **values),)))
+
+
+def test_options_of_the_configuration_lie_between_the_model_and_the_request(stocked):
+    full = stocked.get(ModelName.parse("full"))
+    own = ModelSettings(name="full", options={"num_predict": 5, "top_k": 7, "seed": 1})
+    settings = Settings(model_settings=ConfiguredModels((own,)))
+    options = merged_options(full, RequestOptions(values={"top_k": 8, "seed": None}), settings)
+    assert (options.temperature, options.num_predict, options.top_k, options.seed) == (0.5, 5, 8, 1)
+    assert not options.unset & {"seed", "num_predict", "temperature"}
+    assert merged_options(full, RequestOptions(), Settings()).num_predict == 3
+
+
+@pytest.mark.parametrize(("asked", "got"), [(None, 100), (-1, 100), (-2, 100), (0, 0), (7, 7), (101, 100)])
+def test_the_configuration_bounds_the_answers_of_a_model(plain, asked, got):
+    request = RequestOptions(values={"num_predict": asked})
+    options = merged_options(plain, request, configured(max_output_tokens=100))
+    assert options.num_predict == got
+    # A backend that forwards requests sends only what is set.
+    assert "num_predict" not in options.unset
+
+
+@pytest.mark.parametrize(("asked", "got"), [({}, 100), ({"num_ctx": 101}, 100), ({"num_ctx": 99}, 99)])
+def test_the_configuration_bounds_the_context_of_a_model(plain, asked, got):
+    assert context_length(plain, merge(asked), configured(max_context_tokens=100)) == got
+
+
+def test_the_configuration_says_how_a_model_is_loaded(plain):
+    settings = configured(num_parallel=3)
+    found = model_requirements(plain, merge({}), RequestOptions(), replace(settings, num_parallel=9))
+    assert found.spec.parallel == 3
+    assert model_requirements(plain, merge({}), RequestOptions(), Settings(num_parallel=9)).spec.parallel == 9
 
 
 def test_numbers_fit_the_wire(plain):
