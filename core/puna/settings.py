@@ -55,6 +55,8 @@ class Settings:
     """Which texts these records have: "all", "prompts", "answers" or "none"."""
     records_redaction: Path | None = None
     """A file of patterns. What they match is removed from the texts of records. None: nothing is removed."""
+    dashboard: bool = True
+    """Whether the REST face serves the dashboard. Its first question about metrics has them collected."""
     keepalive_time: float = 60.0
     """Seconds of silence after which the core pings a gRPC client; infinity: never."""
     keepalive_timeout: float = 20.0
@@ -202,6 +204,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         records=_truth(_text(environ, "PUNA_RECORDS")),
         records_content=_known(environ, "PUNA_RECORDS_CONTENT"),
         records_redaction=_path(environ, "PUNA_RECORDS_REDACTION"),
+        dashboard=_truth(_text(environ, "PUNA_DASHBOARD") or "1"),
         keepalive_time=_seconds(environ, "PUNA_KEEPALIVE_TIME", 60.0, forever_at_zero=True),
         keepalive_timeout=_seconds(environ, "PUNA_KEEPALIVE_TIMEOUT", 20.0, forever_at_zero=True),
         connection_age=_seconds(environ, "PUNA_CONNECTION_AGE", math.inf, forever_at_zero=True),

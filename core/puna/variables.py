@@ -173,6 +173,13 @@ VARIABLES: Final = (
         "",
         "file of patterns, one in each line; what they match is removed from these texts",
     ),
+    Variable(
+        "PUNA_DASHBOARD",
+        "boolean",
+        "on",
+        "whether the REST face serves the dashboard under `/dashboard`",
+        (CORE, BRIDGE),
+    ),
     *_CONNECTIONS,
     Variable(
         "PUNA_BATCHES",

@@ -30,7 +30,7 @@ from puna_rest.gobody.decoder import AbortError
 from puna_rest.listener import listening
 from puna_rest.request_bodies import LIMITS
 from puna_rest.response_items import ITEMS, Items
-from puna_rest.table import TABLE, WITH_METRICS
+from puna_rest.table import served
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +64,11 @@ def build(
     is_leaving: Callable[[], bool] = _stays,
     *,
     metrics: bool = False,
+    dashboard: bool = False,
 ) -> web.Application:
     """Return the application. `rules` and `limits` hold for every request; see `bridging` for the others."""
     app = web.Application()
-    app[_TABLE] = WITH_METRICS if metrics else TABLE
+    app[_TABLE] = served(metrics=metrics, dashboard=dashboard)
     app[CORE] = core
     app[ITEMS] = Items(limits.max_kept_answer_bytes)
     app[_RULES] = rules
@@ -91,6 +92,7 @@ async def bridging(
     tls: Callable[[], ssl.SSLContext] | None = None,
     drain_seconds: float = 1.0,
     metrics: bool = False,
+    dashboard: bool = False,
     is_leaving: Callable[[], bool] = _stays,
 ) -> AsyncGenerator[str]:
     """Serve HTTP until the context ends; yield the URL.
@@ -105,6 +107,7 @@ async def bridging(
         tls: returns the TLS context of a new connection; None: no TLS.
         drain_seconds: time for running requests to finish on exit. Requests that take longer end with an error.
         metrics: whether `/metrics` is served.
+        dashboard: whether `/dashboard` is served.
         is_leaving: returns whether the server is about to end. Each response then closes its connection.
 
     Raises:
@@ -124,13 +127,14 @@ async def bridging(
                 tls=tls,
                 drain_seconds=drain_seconds,
                 metrics=metrics,
+                dashboard=dashboard,
                 is_leaving=is_leaving,
             ) as url,
         ):
             yield url
         return
     rules = hosts.Rules(cors.policy(origins), hosts.names(allowed_hosts))
-    app = build(connect(core), rules, limits, is_leaving, metrics=metrics)
+    app = build(connect(core), rules, limits, is_leaving, metrics=metrics, dashboard=dashboard)
     # Without handler_cancellation the handler of a client that hung up goes on, and so does the decoding behind it.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LAST_GRACE)
     await runner.setup()

@@ -3,6 +3,7 @@
 from typing import Final
 
 from puna_rest import answers
+from puna_rest.dashboard import assets
 from puna_rest.routes import (
     anthropic,
     batches,
@@ -77,5 +78,9 @@ TABLE: Final = Table(
         *(Route(path, {"GET": web_rpc.get, "POST": web_rpc.call}, web_rpc.error) for path in web_rpc.PATHS),
     )
 )
-WITH_METRICS: Final = TABLE.and_routes(_native("/metrics", GET=server.metrics))
-"""The routes of a server that serves metrics. Ollama has no such path, so it is there only if the operator asks."""
+_METRICS: Final = _native("/metrics", GET=server.metrics)
+
+
+def served(*, metrics: bool, dashboard: bool) -> Table:
+    """Return the routes of a server: all that Ollama has, and those that the operator's settings add."""
+    return TABLE.and_routes(*([_METRICS] if metrics else ()), *(assets.routes() if dashboard else ()))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from puna.auth.gate import Gate
+    from puna.metrics.collector import Metrics
     from puna.models.store import ModelStore
     from puna.plugins import Registry
     from puna.runtime.pool import ModelPool
@@ -187,6 +188,7 @@ async def _serve(
                 tls=tls.ServerContext(files).current if (files := access.tls_files(settings)) else None,
                 drain_seconds=BRIDGE_SECONDS if running else seconds,
                 metrics=settings.rest_metrics,
+                dashboard=settings.dashboard,
                 is_leaving=(lambda: running.activity.leaving) if running else stop.is_set,
             )
             async with _listening(f"{settings.host}:{settings.port}", "OLLAMA_HOST"):
@@ -338,16 +340,30 @@ async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncG
 
 @contextmanager
 def _measured(core: "Serving", pool: "ModelPool", settings: Settings) -> Generator[None]:
-    """Collect metrics while the context lasts, if they are on."""
-    if not settings.metrics_host and not settings.rest_metrics:
-        yield
-        return
-    # Not earlier: a server without metrics need not import the library.
-    from puna.metrics.collector import Metrics
+    """Collect metrics while the context lasts, if they are on.
 
-    metrics = Metrics(core.activity.entries, pool.loaded, settings.metrics_prefix)
-    core.metrics = metrics.text
+    For the dashboard alone they begin with its first question: most servers are never looked at.
+    """
+    started: list[Metrics] = []
+
+    def text() -> bytes:
+        if not started:
+            started.append(_metrics(core, pool, settings))
+        return started[0].text()
+
+    if settings.metrics_host or settings.rest_metrics:
+        text()
+    if started or settings.dashboard:
+        core.metrics = text
     try:
         yield
     finally:
-        metrics.close()
+        for each in started:
+            each.close()
+
+
+def _metrics(core: "Serving", pool: "ModelPool", settings: Settings) -> "Metrics":
+    # Not earlier: a server without metrics need not import the library.
+    from puna.metrics.collector import Metrics
+
+    return Metrics(core.activity.entries, pool.loaded, settings.metrics_prefix)

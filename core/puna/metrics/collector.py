@@ -48,7 +48,8 @@ class Metrics:
         # A gauge beside each counter, with the time of its first event, which no board reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
-        self._known: set[str] = set()
+        # Models that are loaded already: the dashboard has metrics begin while the server runs.
+        self._known = {label(each.name) for each in models()}
         self._prefix = prefix
         self._declare()
         self._registry.register(_Tables(requests, models, prefix))

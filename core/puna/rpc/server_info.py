@@ -88,7 +88,9 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
     ) -> server_pb2.GetMetricsResponse:
         """Return the metrics."""
         if self._serving.metrics is None:
-            raise UnsupportedOperationError("metrics are off; PUNA_METRICS_HOST or PUNA_REST_METRICS turns them on")
+            raise UnsupportedOperationError(
+                "metrics are off; PUNA_METRICS_HOST, PUNA_REST_METRICS or PUNA_DASHBOARD turns them on"
+            )
         return server_pb2.GetMetricsResponse(text=self._serving.metrics().decode())
 
     @unary

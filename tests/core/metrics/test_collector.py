@@ -133,3 +133,11 @@ def test_nothing_is_counted_after_the_end(metrics):
     metrics.close()
     ended(prompt_tokens=1)
     assert value(metrics, "puna:prompt_tokens_total", **MODEL) is None
+
+
+def test_models_that_were_loaded_before_are_known(tables):
+    tables.models.append(SimpleNamespace(name="early:latest", size_bytes=1))
+    metrics = Metrics(lambda: tables.requests, lambda: tables.models)
+    ended(model="early", output_tokens=3)
+    metrics.close()
+    assert value(metrics, "puna:generation_tokens_total", model_name="early") == 3

@@ -103,7 +103,8 @@ class ServerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetMetrics(self, request, context):
-        """GetMetrics returns the metrics of the core for Prometheus. UNIMPLEMENTED (UNSUPPORTED_OPERATION) if metrics are off.
+        """GetMetrics returns the metrics of the core for Prometheus. If they are on for the dashboard alone, they count from
+        the first call on. UNIMPLEMENTED (UNSUPPORTED_OPERATION) if metrics are off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

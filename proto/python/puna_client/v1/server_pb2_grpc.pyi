@@ -47,7 +47,9 @@ class ServerServiceStub:
     WatchLoad: _grpc.UnaryStreamMultiCallable[_server_pb2.WatchLoadRequest, _server_pb2.WatchLoadResponse]
     """WatchLoad streams the load, for routers."""
     GetMetrics: _grpc.UnaryUnaryMultiCallable[_server_pb2.GetMetricsRequest, _server_pb2.GetMetricsResponse]
-    """GetMetrics returns the metrics of the core for Prometheus. UNIMPLEMENTED (UNSUPPORTED_OPERATION) if metrics are off."""
+    """GetMetrics returns the metrics of the core for Prometheus. If they are on for the dashboard alone, they count from
+    the first call on. UNIMPLEMENTED (UNSUPPORTED_OPERATION) if metrics are off.
+    """
     ListUsage: _grpc.UnaryUnaryMultiCallable[_server_pb2.ListUsageRequest, _server_pb2.ListUsageResponse]
     """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
     everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
@@ -72,7 +74,9 @@ class ServerServiceAsyncStub(ServerServiceStub):
     WatchLoad: _aio.UnaryStreamMultiCallable[_server_pb2.WatchLoadRequest, _server_pb2.WatchLoadResponse]  # type: ignore[assignment]
     """WatchLoad streams the load, for routers."""
     GetMetrics: _aio.UnaryUnaryMultiCallable[_server_pb2.GetMetricsRequest, _server_pb2.GetMetricsResponse]  # type: ignore[assignment]
-    """GetMetrics returns the metrics of the core for Prometheus. UNIMPLEMENTED (UNSUPPORTED_OPERATION) if metrics are off."""
+    """GetMetrics returns the metrics of the core for Prometheus. If they are on for the dashboard alone, they count from
+    the first call on. UNIMPLEMENTED (UNSUPPORTED_OPERATION) if metrics are off.
+    """
     ListUsage: _aio.UnaryUnaryMultiCallable[_server_pb2.ListUsageRequest, _server_pb2.ListUsageResponse]  # type: ignore[assignment]
     """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
     everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
@@ -124,7 +128,9 @@ class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _server_pb2.GetMetricsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_server_pb2.GetMetricsResponse, _abc.Awaitable[_server_pb2.GetMetricsResponse]]:
-        """GetMetrics returns the metrics of the core for Prometheus. UNIMPLEMENTED (UNSUPPORTED_OPERATION) if metrics are off."""
+        """GetMetrics returns the metrics of the core for Prometheus. If they are on for the dashboard alone, they count from
+        the first call on. UNIMPLEMENTED (UNSUPPORTED_OPERATION) if metrics are off.
+        """
 
     @_abc_1.abstractmethod
     def ListUsage(
