@@ -86,7 +86,7 @@ test-libraries: .venv/.installed ## the client libraries that people use
 test-packaging: .venv/.installed ## what the distributions hold, and Puna without extras
 	$(PYTEST) tests/packaging
 
-.PHONY: test-clients test-real test-plugins test-apps test-dashboard test-deploy test-mutants test-hosts test-traces test-newest
+.PHONY: test-clients test-real test-plugins test-apps test-dashboard test-shells test-deploy test-mutants test-hosts test-traces test-newest
 test-clients: .venv/.installed ## gRPC clients in five languages, and buf (tests/clients/README.md); one of them: make test-clients CLIENT=go
 	PUNA_CLIENTS=1 $(PYTEST) --durations=0 --durations-min=1 tests/clients/test_$(or $(CLIENT),*).py
 
@@ -101,6 +101,9 @@ test-apps: .venv/.installed ## programs that people use (tests/apps/README.md); 
 
 test-dashboard: .venv/.installed ## the dashboard in Debian's Chromium, with pictures in build/dashboard; a minute
 	PUNA_BROWSER=1 $(PYTEST) --durations=0 --durations-min=1 tests/dashboard
+
+test-shells: .venv/.installed ## the Tab key in bash, zsh and fish, and terminals of several kinds
+	PUNA_SHELLS=1 $(PYTEST) tests/shells
 
 test-deploy: .venv/.installed ## the image, the systemd unit, the Kubernetes example and nginx (tools/deploy/README.md); as root, two minutes
 	PUNA_DEPLOY=1 $(PYTEST) --durations=0 --durations-min=1 tests/deploy

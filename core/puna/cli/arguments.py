@@ -70,14 +70,13 @@ class Command(argparse.ArgumentParser):
             if word == "--":
                 positional += left
                 break
-            if not self._is_option(word):
+            if not self.is_option(word):
                 positional.append(word)
             elif word in self._bare:
                 options.append(f"{word}={self._bare[word]}")
             else:
                 options.append(word)
-                action = self._option_string_actions.get(word)
-                if action is not None and action.nargs is None:
+                if self.takes_next(word):
                     if not left:
                         self.error(f"argument {word}: expected one argument")
                     # pflag takes the next word as the value, even if it looks like an option.
@@ -85,11 +84,42 @@ class Command(argparse.ArgumentParser):
                     options[-1] = f"{word}={value}" if word.startswith("--") else f"{word}{value}"
         return options + [f"{_SHIELD}{word}" if word.startswith("-") else word for word in positional]
 
-    def _is_option(self, word: str) -> bool:
+    def is_option(self, word: str) -> bool:
         """Return whether a word is an option. A text such as "- one" or "-5" is a prompt, which pflag refuses."""
-        if word.partition("=")[0] in self._option_string_actions:
+        if self.option(word) is not None:
             return True
         return word.startswith("-") and len(word) > 1 and " " not in word and not word[1].isdigit()
+
+    def option(self, word: str) -> argparse.Action | None:
+        """Return the option that a word names, with or without "=" and a value."""
+        return self._option_string_actions.get(word.partition("=")[0])
+
+    def takes_next(self, word: str) -> bool:
+        """Return whether a word is an option whose value is the next word."""
+        action = self._option_string_actions.get(word)
+        return action is not None and action.nargs is None and word not in self._bare
+
+    def options(self) -> list[argparse.Action]:
+        """Return the options that the help text shows."""
+        return [each for each in self._actions if each.option_strings and each.help != argparse.SUPPRESS]
+
+    def positionals(self) -> list[argparse.Action]:
+        """Return the positional arguments, without the name of a command."""
+        return [
+            each
+            for each in self._actions
+            if not each.option_strings and not isinstance(each, argparse._SubParsersAction)  # noqa: SLF001
+        ]
+
+    def commands(self) -> dict[str, "Command"]:
+        """Return the parsers of the commands, or actions, of this one by their names and aliases."""
+        actions = [each for each in self._actions if isinstance(each, argparse._SubParsersAction)]  # noqa: SLF001
+        return {name: parser for each in actions for name, parser in each.choices.items()}
+
+    def summaries(self) -> dict[str, str]:
+        """Return the help texts of the commands, or actions, of this one by their names, without aliases."""
+        actions = [each for each in self._actions if isinstance(each, argparse._SubParsersAction)]  # noqa: SLF001
+        return {each.dest: each.help or "" for action in actions for each in action._choices_actions}  # noqa: SLF001
 
 
 class Program(Command):
@@ -111,8 +141,7 @@ class Program(Command):
                 moved.append(word)
                 continue
             front.append(word)
-            action = self._option_string_actions.get(word)
-            if action is not None and action.nargs is None and words:
+            if self.takes_next(word) and words:
                 front.append(words.pop(0))
         self._refuse_unknown(words)
         return super().parse_known_args([*front, *words[:1], *moved, *words[1:]], namespace)
@@ -126,11 +155,6 @@ class Program(Command):
         near = difflib.get_close_matches(words[0], choices, n=3)
         hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
         self.exit(2, f"Error: unknown command {words[0]!r}. {hint}Run '{self.prog} --help' for all commands.\n")
-
-    def commands(self) -> list[str]:
-        """Return the names of all commands, with their aliases."""
-        actions = [each for each in self._actions if isinstance(each, argparse._SubParsersAction)]  # noqa: SLF001
-        return [name for each in actions for name in each.choices]
 
 
 def _unshielded(value: object) -> object:

@@ -16,16 +16,29 @@ from puna.cli.texts import readable
 from puna.errors import PunaError, StoreFailedError
 from puna.settings import Settings, from_environment
 
+COMPLETE = "__complete"
+"""The command that the scripts of `puna completion` call. The parsers do not know it."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 success, 1 failure, 2 wrong usage."""
     # First of all, since an error message may hold the characters in question.
     _tolerate_other_encodings()
-    root = parser()
-    arguments = root.parse_args(_texts(sys.argv[1:] if argv is None else argv))
+    root, words = parser(), _texts(sys.argv[1:] if argv is None else argv)
+    if words[:1] == [COMPLETE]:
+        from puna.cli.completion import command as completion
+
+        print(completion.complete(root, words[1:]))
+        return 0
+    arguments = root.parse_args(words)
     if arguments.command in (None, "help"):
         # argparse prints the help and exits; nothing after this line runs.
         root.parse_args([*getattr(arguments, "about", ()), "--help"])
+    if arguments.command == "completion":
+        from puna.cli.completion import command as completion
+
+        print(completion.script(arguments.shell), end="")
+        return 0
     if arguments.command == "config":
         from puna.cli import config
 

@@ -17,10 +17,15 @@ ABSENT = {
     "launch": "Puna starts no other programs; they reach it at the address of OLLAMA_HOST, as they reach Ollama",
 }
 """Commands of Ollama that Puna lacks, and the error of each."""
+SHELLS = ("bash", "fish", "zsh")
+COMPLETION = """to switch it on:
+  bash  add to ~/.bashrc: eval "$(puna completion bash)"
+  zsh   add to ~/.zshrc, behind compinit: eval "$(puna completion zsh)"
+  fish  puna completion fish > ~/.config/fish/completions/puna.fish"""
 SHOW_ONE = ("license", "modelfile", "parameters", "system", "template")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Program:
     """Return the parser of the command line."""
     root = Program(
         prog="puna",
@@ -41,6 +46,10 @@ def parser() -> argparse.ArgumentParser:
     config.add_argument("action", choices=["check"])
     config.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the file (default: that of --config)")
     _add_plugin(commands)
+    completion = commands.add_parser(
+        "completion", help="print the script with which a shell completes commands and names", epilog=COMPLETION
+    )
+    completion.add_argument("shell", choices=SHELLS)
     helping = commands.add_parser("help", help="show help on a command")
     helping.add_argument("about", nargs="*", metavar="COMMAND", help="command, and its action if it has some")
     for each in set(commands.choices.values()):

@@ -16,12 +16,15 @@ _SHORT: Final = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 _TYPES: Final = frozenset((*_SUPPORTED.split(", "), "BF16", *_FURTHER.split()))
 
 
+def types() -> list[str]:
+    """Return the names of the types that need no importance matrix."""
+    return sorted(_TYPES | _SHORT.keys())
+
+
 def check(text: str) -> None:
     """Raise CreateFailedError for an unknown type. The text lists all known types."""
     if text.upper() not in _TYPES | _GUIDED | _SHORT.keys():
-        raise CreateFailedError(
-            f"unknown quantization type {text!r}; known types are {', '.join(sorted(_TYPES | _SHORT.keys()))}"
-        )
+        raise CreateFailedError(f"unknown quantization type {text!r}; known types are {', '.join(types())}")
 
 
 def named(text: str) -> str:
