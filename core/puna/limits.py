@@ -184,6 +184,14 @@ class Limits:
     """Bytes of the texts of all records, those of running requests included."""
     max_record_bytes: int = 1 << 20
     """Bytes of the prompts and other inputs of one record, and as many of its answers."""
+    max_log_lines: int = 2000
+    """Lines of the log that are kept in memory."""
+    max_log_bytes: int = 4 << 20
+    """Bytes of these lines."""
+    max_server_events: int = 1000
+    """Events of the server that are kept in memory: models that were loaded or removed, hosts that died."""
+    max_server_event_bytes: int = 4 << 20
+    """Bytes of these events."""
 
     # Traces.
     max_trace_stages: int = 256

@@ -1,11 +1,13 @@
 """All that DiagnosticsService shows, in one object."""
 
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 
 from puna.diagnostics import redaction
 from puna.diagnostics.content import Policy
+from puna.diagnostics.log_lines import LogTail
 from puna.diagnostics.records import RequestRecords
+from puna.diagnostics.server_events import ServerEvents
 from puna.limits import DEFAULT_LIMITS, Limits
 from puna.serving.activity import Entry
 from puna.settings import Settings
@@ -35,19 +37,26 @@ class Diagnostics:
         self._limits = limits
         self.requests: RequestRecords | None = None
         """The records of requests; None if the server keeps none."""
+        self.log: LogTail | None = None
+        """The last lines of the log; None outside of `keeping`, as below."""
+        self.events: ServerEvents | None = None
+        """The last events of the server."""
 
     @asynccontextmanager
     async def keeping(self, entries: Callable[[], Iterable[Entry]]) -> AsyncGenerator[None]:
         """Keep what happens as long as the block lasts. `entries` returns the requests under way."""
         limits = self._limits
-        if self._policy is None:
-            yield
-            return
-        self.requests = RequestRecords(
-            entries, self._policy, most=limits.max_records, most_bytes=limits.max_records_bytes
-        )
-        try:
-            yield
-        finally:
-            self.requests.close()
-            self.requests = None
+        with ExitStack() as stack:
+            self.log = stack.enter_context(closing(LogTail(limits.max_log_lines, limits.max_log_bytes)))
+            self.events = stack.enter_context(
+                closing(ServerEvents(limits.max_server_events, limits.max_server_event_bytes))
+            )
+            if self._policy is not None:
+                records = RequestRecords(
+                    entries, self._policy, most=limits.max_records, most_bytes=limits.max_records_bytes
+                )
+                self.requests = stack.enter_context(closing(records))
+            try:
+                yield
+            finally:
+                self.requests = self.log = self.events = None

@@ -8,13 +8,16 @@ from puna.offload import offload_if_heavy
 from puna.rpc import record_messages
 from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.pages import page
+from puna.rpc.tail_messages import level, logs, server_events, written
+from puna.serving.core import Serving
 from puna_client.v1 import diagnostics_pb2, diagnostics_pb2_grpc
 
 
 class DiagnosticsServicer(diagnostics_pb2_grpc.DiagnosticsServiceServicer):
     """Serves DiagnosticsService."""
 
-    def __init__(self, diagnostics: Diagnostics) -> None:
+    def __init__(self, serving: Serving, diagnostics: Diagnostics) -> None:
+        self._serving = serving
         self._diagnostics = diagnostics
 
     @unary
@@ -54,12 +57,29 @@ class DiagnosticsServicer(diagnostics_pb2_grpc.DiagnosticsServiceServicer):
     @streaming
     async def StreamLogs(self, request: diagnostics_pb2.StreamLogsRequest, context: Context) -> None:
         """Stream log lines."""
-        raise UnsupportedOperationError("this server keeps no log lines")
+        if (log := self._diagnostics.log) is None:
+            raise UnsupportedOperationError("this server keeps no log lines")
+        if request.tail_lines < 0:
+            raise InvalidRequestError("tail_lines must be at least 0", field="tail_lines")
+        least = request.min_level or diagnostics_pb2.LOG_LEVEL_INFO
+        await written(
+            log.lines,
+            logs,
+            context,
+            self._serving.activity,
+            fits=lambda line: (
+                level(line.level) >= least and (not request.request_id or line.belongs_to(request.request_id))
+            ),
+            most=request.tail_lines if request.HasField("tail_lines") else None,
+            follow=request.follow,
+        )
 
     @streaming
     async def StreamServerEvents(self, request: diagnostics_pb2.StreamServerEventsRequest, context: Context) -> None:
         """Stream server events."""
-        raise UnsupportedOperationError("this server keeps no events")
+        if (kept := self._diagnostics.events) is None:
+            raise UnsupportedOperationError("this server keeps no events")
+        await written(kept.items, server_events, context, self._serving.activity, follow=request.follow)
 
     def _records(self) -> RequestRecords:
         if self._diagnostics.requests is None:

@@ -73,7 +73,7 @@ def _usage(facts: RequestEnded) -> usage_pb2.Usage:
 
 def _timings(facts: RequestEnded, record: Record) -> diagnostics_pb2.RequestTimings:
     return diagnostics_pb2.RequestTimings(
-        total=_duration(facts.seconds),
+        total=duration(facts.seconds),
         queue=_if_any(facts.queue_seconds),
         load=_if_any(facts.load_seconds),
         render=_if_any(record.render_seconds),
@@ -126,11 +126,12 @@ def timestamp(nanoseconds: int) -> Timestamp:
     return found
 
 
-def _duration(seconds: float) -> Duration:
+def duration(seconds: float) -> Duration:
+    """Return a time span as a message."""
     found = Duration()
     found.FromNanoseconds(max(int(seconds * 1e9), 0))
     return found
 
 
 def _if_any(seconds: float) -> Duration | None:
-    return _duration(seconds) if seconds > 0 else None
+    return duration(seconds) if seconds > 0 else None

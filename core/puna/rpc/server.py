@@ -201,7 +201,7 @@ def add_services(
     rank_pb2_grpc.add_RankServiceServicer_to_server(RankServicer(core), server)
     server_pb2_grpc.add_ServerServiceServicer_to_server(ServerServicer(core), server)
     diagnostics_pb2_grpc.add_DiagnosticsServiceServicer_to_server(
-        DiagnosticsServicer(diagnostics or Diagnostics()), server
+        DiagnosticsServicer(core, diagnostics or Diagnostics()), server
     )
 
 

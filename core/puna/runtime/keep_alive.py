@@ -53,6 +53,10 @@ class PooledModel:
     lease_count: int = 0
     evicting: bool = False
     """Whether the model expires as soon as it is idle and may get no further lease."""
+    removal_cause: str = ""
+    """Why it is evicting, as in events.ModelRemoved; empty if it is not, or has expired."""
+    evicted_for: str = ""
+    """Name of the model for which it makes room; empty if it is evicting for another cause."""
     sequences: int = 0
     """Leases that run a sequence or wait for a slot to run one."""
     calls: int = 0

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from puna.backend import LoadedModel, ModelSpec
 from puna.blocking import in_thread, stoppable
-from puna.errors import BackendCrashedError, LoadFailedError, OutOfMemoryError
+from puna.errors import BackendCrashedError, BackendNotFoundError, LoadFailedError, OutOfMemoryError
 from puna.limits import Limits
 from puna.plugins import Plugin, Registry
 from puna.runtime import backend_options, model_folders
@@ -134,6 +134,13 @@ class ModelLauncher:
     def free_bytes(self) -> int:
         """Return the bytes of memory that a further model can take; 0 if that is not known."""
         return self._launcher.free_bytes()
+
+    def backend_name(self, requirements: ModelRequirements) -> str:
+        """Return the name of the backend that will serve the model; empty if there is none."""
+        try:
+            return self._backend(requirements).name
+        except BackendNotFoundError:
+            return ""
 
     def takes_memory(self, requirements: ModelRequirements) -> bool:
         """Return whether the model will take memory of this machine. Raises BackendNotFoundError."""

@@ -69,8 +69,14 @@ class LoadedModels:
         """Add a model that has been loaded."""
         self._models[pooled.requirements.key] = pooled
 
-    def evict(self, pooled: PooledModel) -> None:
-        """Allow no further lease of a model, and remove it when its last lease ends."""
+    def evict(self, pooled: PooledModel, room_for: str = "") -> None:
+        """Allow no further lease of a model, and remove it when its last lease ends.
+
+        `room_for` names the model that needs the room; empty: its files or options have changed.
+        """
+        # A model may be chosen again while it waits for its last lease to end.
+        if not pooled.removal_cause:
+            pooled.removal_cause, pooled.evicted_for = "evicted" if room_for else "unloaded", room_for
         pooled.evicting = True
         self.expire_when_idle(pooled)
 
@@ -83,7 +89,7 @@ class LoadedModels:
         while len(others) >= most:
             candidate = eviction_candidate(others)
             others.remove(candidate)
-            self.evict(candidate)
+            self.evict(candidate, keep.requirements.name)
 
     def expire_when_idle(self, pooled: PooledModel) -> None:
         """Start a model's expiry timer if it is idle."""
@@ -98,8 +104,9 @@ class LoadedModels:
         if self._models.get(pooled.requirements.key) is not pooled:
             return
         del self._models[pooled.requirements.key]
-        cause = cause or ("evicted" if pooled.evicting else "expired" if pooled.keep_alive else "unloaded")
-        events.publish(events.ModelRemoved(model=pooled.requirements.name, cause=cause))
+        cause = cause or pooled.removal_cause or ("expired" if pooled.keep_alive else "unloaded")
+        evicted_for = pooled.evicted_for if cause == "evicted" else ""
+        events.publish(events.ModelRemoved(model=pooled.requirements.name, cause=cause, evicted_for=evicted_for))
         pooled.evicting = True
         pooled.stop_timer()
         # Loads wait for this event and then for the memory. Freeing may take seconds and must not delay the request

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 
 from puna import events
-from puna.errors import OutOfMemoryError
+from puna.errors import OutOfMemoryError, PunaError
 from puna.runtime.admission import ConcurrencyLimiter
 from puna.runtime.keep_alive import PooledModel, eviction_candidate
 from puna.runtime.launch import ModelLauncher
@@ -79,11 +79,11 @@ class Loader:
             elif await self._models.wait_for_memory():
                 continue
             elif len(self._models.in_memory()) >= self._most:
-                await self._make_room(job)
+                await self._make_room(requirements.name, job)
             elif (idle := self._models.idle()) and self._lacks_memory(requirements):
                 candidate = eviction_candidate(idle)
                 log.info("%s needs the memory of %s", requirements.name, candidate.requirements.name)
-                await self._evict_and_wait(candidate, job)
+                await self._evict_and_wait(candidate, job, requirements.name)
             else:
                 pooled = await self._load(requirements, job)
                 # Another load may have finished meanwhile, if this one lost the load turn by its silence.
@@ -103,20 +103,32 @@ class Loader:
     def _most(self) -> int:
         return self._settings.max_loaded_models or DEFAULT_MAX_LOADED
 
-    async def _make_room(self, job: LoadJob[PooledModel]) -> None:
-        """Evict a model. If it is busy, wait until any model becomes idle or is removed."""
+    async def _make_room(self, room_for: str, job: LoadJob[PooledModel]) -> None:
+        """Evict a model for another one. If it is busy, wait until any model becomes idle or is removed."""
         candidate = eviction_candidate(self._models.in_memory())
-        self._models.evict(candidate)
+        self._models.evict(candidate, room_for)
         if candidate.lease_count:
             await job.wait_without_turn(self._models.next_change())
 
-    async def _evict_and_wait(self, pooled: PooledModel, job: LoadJob[PooledModel]) -> None:
-        """Evict a model and wait until it is removed. Other jobs have the load turn while it is busy."""
-        self._models.evict(pooled)
+    async def _evict_and_wait(self, pooled: PooledModel, job: LoadJob[PooledModel], room_for: str = "") -> None:
+        """Evict a model and wait until it is removed. Other jobs have the load turn while it is busy.
+
+        `room_for` is that of LoadedModels.evict.
+        """
+        self._models.evict(pooled, room_for)
         if pooled.lease_count:
             await job.wait_without_turn(pooled.removed.wait())
 
     async def _load(self, requirements: ModelRequirements, job: LoadJob[PooledModel]) -> PooledModel:
+        """Load a model, and publish it if that fails."""
+        try:
+            return await self._load_or_retry(requirements, job)
+        except PunaError as error:
+            name, backend = requirements.name, self._launcher.backend_name(requirements)
+            events.publish(events.ModelLoadFailed(model=name, backend=backend, reason=error.reason, error=str(error)))
+            raise
+
+    async def _load_or_retry(self, requirements: ModelRequirements, job: LoadJob[PooledModel]) -> PooledModel:
         """Load a model. When there is no room, try once more with a smaller context and all others evicted."""
         try:
             return await self._launch(requirements, job.report)
@@ -129,7 +141,7 @@ class Loader:
                 raise
         log.warning("no room for %s: trying once more", requirements.name)
         for other in self._models.in_memory():
-            await self._evict_and_wait(other, job)
+            await self._evict_and_wait(other, job, requirements.name)
         await self._models.wait_for_memory()
         return await self._launch(requirements, job.report)
 

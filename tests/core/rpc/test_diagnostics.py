@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 
 import grpc
 import pytest
@@ -15,6 +16,7 @@ from puna.backend import BackendError
 from puna.diagnostics.content import Policy
 from puna.diagnostics.diagnostics import Diagnostics
 from puna.diagnostics.redaction import Redaction
+from puna.rpc import tail_messages
 from puna.rpc.server import serving as running
 from puna_client.v1 import (
     chat_pb2,
@@ -22,11 +24,13 @@ from puna_client.v1 import (
     embed_pb2,
     generate_pb2,
     message_pb2,
+    models_pb2,
     options_pb2,
     server_pb2,
     usage_pb2,
 )
 
+log = logging.getLogger("puna.some")
 OUTCOME = diagnostics_pb2.RequestOutcome
 KINDS = (events.SequenceBegan, events.AnswerEnded, events.StageEnded, events.CallRefused, events.ModelLeased)
 
@@ -351,3 +355,106 @@ async def test_a_server_that_keeps_no_requests_says_so_and_listens_to_nothing(st
         await listed(stubs)
     assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert "PUNA_RECORDS=1" in failed.value.details()
+
+
+def log_lines(stubs, metadata=(), **fields):
+    return stubs.diagnostics.StreamLogs(diagnostics_pb2.StreamLogsRequest(**fields), metadata=metadata)
+
+
+async def texts(call):
+    return [line.message async for answer in call for line in answer.lines if line.logger == "puna.some"]
+
+
+async def test_the_log_is_shown_from_its_tail_on(stubs, caplog):
+    caplog.set_level(logging.DEBUG)
+    for number in range(450):
+        log.info("line %d", number)
+    log.debug("for developers")
+    log.error("broken", extra={"facts": {"tokens": 1}})
+    everything = await texts(log_lines(stubs))
+    assert everything == [f"line {number}" for number in range(450)] + ["broken"]
+    levels = diagnostics_pb2.LogLevel
+    assert await texts(log_lines(stubs, min_level=levels.LOG_LEVEL_WARNING)) == ["broken"]
+    assert "for developers" in await texts(log_lines(stubs, min_level=levels.LOG_LEVEL_DEBUG))
+    found = [line async for answer in log_lines(stubs, tail_lines=1) for line in answer.lines]
+    assert [(line.message, line.level, line.facts_json) for line in found] == [
+        ("broken", levels.LOG_LEVEL_ERROR, '{"tokens": 1}')
+    ]
+    assert await refused(log_lines(stubs, tail_lines=-1).read()) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_new_lines_follow_and_those_of_a_request_are_found(stubs, backend, caplog):
+    caplog.set_level(logging.DEBUG)
+    debug = diagnostics_pb2.LogLevel.LOG_LEVEL_DEBUG
+    call = log_lines(stubs, follow=True, tail_lines=0, request_id="mine", min_level=debug)
+    # The first message says that the stream has begun.
+    assert not (await call.read()).lines
+    backend.play("secret answer")
+    await stubs.chat.Chat(asked(text="secret"), metadata=(("x-request-id", "other"),))
+    backend.play("secret answer")
+    await stubs.chat.Chat(asked(text="secret"), metadata=(("x-request-id", "mine"),))
+    lines = []
+    while not any("Chat 'talker' ends" in line.message for line in lines):
+        lines += (await call.read()).lines
+    call.cancel()
+    assert {line.request_id for line in lines} == {"mine"}
+    assert not any("secret" in str(line) for line in lines)
+
+
+async def test_a_follower_ends_with_the_server(stubs, serving):
+    calls = [
+        log_lines(stubs, follow=True),
+        stubs.diagnostics.StreamServerEvents(diagnostics_pb2.StreamServerEventsRequest(follow=True)),
+    ]
+    for each in calls:
+        await each.read()
+    serving.activity.refuse()
+    for each in calls:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            while await each.read():
+                pass
+        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_log_needs_a_permission_and_events_need_another(stubs, keys):
+    reader, mine = as_key(keys, "reader", "read"), as_key(keys, "mine", "inference", "requests")
+    chief = as_key(keys, "chief", "diagnostics")
+    request = diagnostics_pb2.StreamServerEventsRequest()
+    assert await refused(log_lines(stubs, reader).read()) is grpc.StatusCode.PERMISSION_DENIED
+    assert await refused(log_lines(stubs, mine).read()) is grpc.StatusCode.PERMISSION_DENIED
+    denied = stubs.diagnostics.StreamServerEvents(request, metadata=mine)
+    assert await refused(denied.read()) is grpc.StatusCode.PERMISSION_DENIED
+    assert await log_lines(stubs, chief).read()
+    assert await stubs.diagnostics.StreamServerEvents(request, metadata=reader).read()
+
+
+async def test_what_happens_to_models_is_shown(stubs, backend):
+    call = stubs.diagnostics.StreamServerEvents(diagnostics_pb2.StreamServerEventsRequest(follow=True))
+    assert not (await call.read()).events
+    await stubs.models.LoadModel(models_pb2.LoadModelRequest(name="plain"))
+    await stubs.models.UnloadModel(models_pb2.UnloadModelRequest(name="plain"))
+    events.publish(events.HostDied(model="m", status="SIGKILL"))
+    events.publish(events.ModelLoadFailed(model="m", backend="b", reason="LOAD_FAILED", error="bad\ud800"))
+    events.publish(events.ModelRemoved(model="m", cause="evicted", evicted_for="n"))
+    found = []
+    while len(found) < 5:
+        found += (await call.read()).events
+    call.cancel()
+    loaded, removed, died, failed, evicted = found
+    assert (loaded.model_loaded.model, loaded.model_loaded.backend) == ("plain:latest", "played")
+    assert loaded.model_loaded.load.ToNanoseconds() > 0
+    causes = diagnostics_pb2.ModelRemovalCause
+    assert removed.model_removed.cause == causes.MODEL_REMOVAL_CAUSE_UNLOADED
+    assert died.host_died.status == "SIGKILL"
+    assert failed.model_load_failed.error_message == "bad\N{REPLACEMENT CHARACTER}"
+    assert (evicted.model_removed.cause, evicted.model_removed.evicted_for_model) == (
+        causes.MODEL_REMOVAL_CAUSE_EVICTED,
+        "n",
+    )
+    assert [each.number for each in found] == [1, 2, 3, 4, 5]
+    again = stubs.diagnostics.StreamServerEvents(diagnostics_pb2.StreamServerEventsRequest())
+    assert [each async for answer in again for each in answer.events] == found
+
+
+async def test_every_cause_of_a_removal_has_a_name():
+    assert set(tail_messages._CAUSES.values()) == set(diagnostics_pb2.ModelRemovalCause.values()) - {0}

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from puna import events
 from puna.backend import ModelFacts, ModelSpec
 from puna.runtime import loaded_models
 from puna.runtime.admission import ConcurrencyLimiter
@@ -76,7 +77,11 @@ async def test_excess_models_are_evicted_but_not_the_one_to_keep(models):
     each = [pooled("a", keep_alive=1), pooled("b", keep_alive=2), pooled("c", keep_alive=0.5)]
     for one in each:
         models.add(one)
+    heard = []
+    stop = events.subscribe(events.ModelRemoved, heard.append)
     models.evict_excess(each[2], 2)
+    stop()
+    assert [(each.model, each.cause, each.evicted_for) for each in heard] == [("a", "evicted", "c")]
     assert [one.requirements.name for one in models.all()] == ["b", "c"]
 
 

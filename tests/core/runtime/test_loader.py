@@ -1,5 +1,6 @@
 import pytest
 
+from puna import events
 from puna.backend import ModelFacts, ModelSpec
 from puna.errors import OutOfMemoryError
 from puna.runtime.launch import Launched
@@ -30,6 +31,9 @@ class Launcher:
     def free_bytes(self):
         return self.free
 
+    def backend_name(self, requirements):
+        return "b"
+
     def takes_memory(self, requirements):
         return requirements.key not in self.upstream
 
@@ -56,6 +60,16 @@ def need(name, context=8192, file_bytes=0, automatic=()):
 
 
 @pytest.fixture
+def heard():
+    """The events about models that were removed or could not be loaded."""
+    found = []
+    stops = [events.subscribe(kind, found.append) for kind in (events.ModelRemoved, events.ModelLoadFailed)]
+    yield found
+    for stop in stops:
+        stop()
+
+
+@pytest.fixture
 async def models():
     models = LoadedModels()
     yield models
@@ -71,23 +85,25 @@ async def test_a_model_that_meets_the_requirements_is_not_loaded_again(models):
     assert launcher.contexts == [8192]
 
 
-async def test_other_requirements_load_it_anew(models):
+async def test_other_requirements_load_it_anew(models, heard):
     loader = Loader(models, Launcher(), Settings())
     first = await loader.provide(need("a"), Job())
     second = await loader.provide(need("a", context=4096), Job())
     assert first.removed.is_set()
     assert models.all() == [second]
+    assert heard == [events.ModelRemoved(model="a", cause="unloaded")]
 
 
-async def test_one_too_many_evicts_the_idle_one_of_the_shortest_keep_alive(models):
+async def test_one_too_many_evicts_the_idle_one_of_the_shortest_keep_alive(models, heard):
     loader = Loader(models, Launcher(), Settings(max_loaded_models=2))
     a, b = await loader.provide(need("a"), Job()), await loader.provide(need("b"), Job())
     a.keep_alive, b.keep_alive = 10, 5
     await loader.provide(need("c"), Job())
     assert [each.requirements.name for each in models.all()] == ["a", "c"]
+    assert heard == [events.ModelRemoved(model="b", cause="evicted", evicted_for="c")]
 
 
-async def test_a_large_file_evicts_an_idle_model_but_no_busy_one(models):
+async def test_a_large_file_evicts_an_idle_model_but_no_busy_one(models, heard):
     launcher = Launcher()
     launcher.free = 100
     loader = Loader(models, launcher, Settings())
@@ -96,24 +112,28 @@ async def test_a_large_file_evicts_an_idle_model_but_no_busy_one(models):
     await loader.provide(need("large", file_bytes=81), Job())
     assert idle.removed.is_set()
     assert not busy.removed.is_set()
+    assert heard == [events.ModelRemoved(model="idle", cause="evicted", evicted_for="large")]
     loader.release(busy, LeaseKind.SEQUENCE)
 
 
-async def test_without_room_a_context_that_nothing_set_shrinks(models):
+async def test_without_room_a_context_that_nothing_set_shrinks(models, heard):
     launcher = Launcher(lambda context: context <= 4096)
     loader = Loader(models, launcher, Settings())
     made = await loader.provide(need("a", context=20000, automatic=["context_length"]), Job())
     assert launcher.contexts == [20000, 4096]
     assert made.requirements.spec.context_length == 4096
+    # It was loaded in the end.
+    assert heard == []
 
 
-async def test_without_room_a_context_that_was_asked_for_stays(models):
+async def test_without_room_a_context_that_was_asked_for_stays(models, heard):
     launcher = Launcher(lambda _: False)
     loader = Loader(models, launcher, Settings())
     with pytest.raises(OutOfMemoryError):
         await loader.provide(need("a"), Job())
     assert launcher.contexts == [8192]
     assert models.all() == []
+    assert heard == [events.ModelLoadFailed(model="a", backend="b", reason="LOAD_FAILED", error="no room")]
 
 
 async def test_models_that_take_no_memory_are_neither_counted_nor_evicted(models):

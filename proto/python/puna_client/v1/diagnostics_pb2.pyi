@@ -684,7 +684,7 @@ class StreamLogsResponse(_message.Message):
     """Number of lines that were dropped before these, since the client read too slowly."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogLine]:
-        """Lines, oldest first."""
+        """Lines, oldest first. The first message may have none."""
 
     def __init__(
         self,
