@@ -11,8 +11,9 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from puna.errors import PunaError
 from puna.go.duration import parse_seconds
 from puna.limits import Limits
 from puna.model_settings import ConfiguredModels, read_models
@@ -23,6 +24,15 @@ _PART: Final = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[\w-]+)"""
 _PATH: Final = rf"{_PART}(?:\s*\.\s*{_PART})*"
 _TABLE: Final = re.compile(rf"\s*\[\s*({_PATH})\s*\]\s*(?:#.*)?")
 _KEY: Final = re.compile(rf"\s*({_PATH})\s*=")
+
+
+FILE_KEYS: Final = {
+    "default_backend": "backend",
+    "backend_options": "backends",
+    "model_settings": "model",
+    "no_prune": "noprune",
+}
+"""The keys and tables of the file whose fields in puna.settings have other names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,21 @@ class ConfigurationError(ValueError):
         self.mistakes = tuple(sorted(mistakes, key=lambda each: each.line))
         places = (f"{path}:{each.line}: " if each.line else f"{path}: " for each in self.mistakes)
         super().__init__("\n".join(place + each.text for place, each in zip(places, self.mistakes, strict=True)))
+
+
+class ConfigurationInvalidError(PunaError):
+    """The configuration file cannot be read, or has mistakes. The text names each with its line."""
+
+    reason = "CONFIGURATION_INVALID"
+
+
+class Adopted(NamedTuple):
+    """The differences that a reload has found, by the keys of the file."""
+
+    changed: list[str]
+    """Settings that have changed."""
+    pending: list[str]
+    """Settings that change with the next start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

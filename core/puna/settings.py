@@ -14,7 +14,7 @@ from typing import Any
 import platformdirs
 
 from puna.auth.permissions import EXPOSURES
-from puna.configuration import Configuration, load
+from puna.configuration import FILE_KEYS, Adopted, Configuration, load
 from puna.go.duration import parse_seconds
 from puna.limits import DEFAULT_LIMITS, Limits, read_limits
 from puna.model_settings import ConfiguredModels, check_bounds
@@ -149,13 +149,12 @@ class Settings:
     limits: Limits = DEFAULT_LIMITS
     """The bounds on what requests, connections, models and peers may use."""
 
-    def adopt(self, other: "Settings") -> tuple[list[str], list[str]]:
+    def adopt(self, other: "Settings") -> Adopted:
         """Take over the values of `other` that a running server may change.
 
-        Returns the names of the values that changed, and of those that differ but need a restart. Everything that
-        reads these settings sees the new values at its next request.
+        Everything that reads these settings sees the new values at its next request.
         """
-        changed, fixed = [], []
+        changed, pending = [], []
         for each in fields(self):
             value = getattr(other, each.name)
             if value == getattr(self, each.name):
@@ -163,10 +162,10 @@ class Settings:
             if each.name in RELOADABLE:
                 # The class is frozen for everyone else.
                 object.__setattr__(self, each.name, value)
-                changed.append(each.name)
+                changed.append(FILE_KEYS.get(each.name, each.name))
             else:
-                fixed.append(each.name)
-        return changed, fixed
+                pending.append(FILE_KEYS.get(each.name, each.name))
+        return Adopted(changed, pending)
 
 
 RELOADABLE = frozenset(

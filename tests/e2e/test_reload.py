@@ -7,8 +7,17 @@ import subprocess
 import grpc
 import pytest
 from tests.e2e.server import PUNA, serving, wait_until
+from tests.e2e.test_keys import reason
 
-from puna_client.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
+from puna_client.v1 import (
+    chat_pb2,
+    chat_pb2_grpc,
+    message_pb2,
+    models_pb2,
+    models_pb2_grpc,
+    server_pb2,
+    server_pb2_grpc,
+)
 
 
 @pytest.fixture
@@ -83,9 +92,41 @@ def test_settings_of_a_model_hold_on_both_faces_and_from_the_next_request_on(con
         again(server, "config.toml:4: model.llamita.max_output_tokens: it must be a whole number from 1")
         assert server.json("/api/chat", body)["eval_count"] == 3
         config.write_text("[model.llamita]\naliases = ['gpt-5']\nmax_output_tokens = 2\n")
-        again(server, "changed model_settings")
+        again(server, "changed model")
         assert server.ask("/api/chat", body)[0] == 404
         assert server.json("/api/chat", body | {"model": "gpt-5"})["eval_count"] == 2
+
+
+def test_a_command_has_a_server_read_its_configuration_again(config, tmp_path):
+    config.write_text("max_queue = 5\n")
+    with serving(tmp_path / "models") as server:
+
+        def reloaded():
+            # The command has a file of its own, so that it reads no mistake of the server's.
+            own = {"PUNA_GRPC_HOST": server.grpc, "XDG_CONFIG_HOME": str(tmp_path / "none")}
+            return subprocess.run(
+                [PUNA, "config", "reload"], env=os.environ | own, capture_output=True, text=True, timeout=60
+            )
+
+        done = reloaded()
+        assert (done.returncode, done.stdout) == (0, "nothing has changed\n")
+        config.write_text("max_queue = 0\ndrain_delay = '1s'\nnoprune = true\n[model.llamita]\nkeep_alive = 0\n")
+        done = reloaded()
+        assert done.stdout == "changed: max_queue, model\nchanges with the next start: drain_delay, noprune\n"
+        config.write_text("max_queue = 7\n\nexpose = ['nothing']\n[model.llamita]\nkeepalive = 0\n")
+        done = reloaded()
+        assert done.returncode == 1
+        assert f"{config}:3: expose: there is no 'nothing'; the names are generate, " in done.stderr
+        assert f"{config}:5: model.llamita.keepalive: there is no such setting of a model; perhaps" in done.stderr
+        with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError) as failed:
+            server_pb2_grpc.ServerServiceStub(channel).ReloadConfiguration(server_pb2.ReloadConfigurationRequest())
+        assert failed.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert reason(failed.value)[0] == "CONFIGURATION_INVALID"
+        # The mistake has left the rest of the earlier file in force.
+        server.json(
+            "/api/generate", {"model": "llamita", "prompt": "a", "stream": False, "options": {"num_predict": 1}}
+        )
+        wait_until(lambda: server.json("/api/ps")["models"] == [])
 
 
 def test_a_bad_file_ends_a_start(config, tmp_path):

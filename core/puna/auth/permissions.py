@@ -24,7 +24,7 @@ class Permission(Enum):
     DIAGNOSTICS = "diagnostics"
     """Reads the records of all requests, and the log."""
     ADMIN = "admin"
-    """Sees and cancels the requests of others, and asks for usage."""
+    """Sees and cancels the requests of others, asks for usage, and has the configuration read again."""
 
 
 GRANTS: Final = {

@@ -1,4 +1,4 @@
-"""`puna config`: checks the configuration file."""
+"""`puna config`: checks the configuration file, and has a running server read it again."""
 
 import argparse
 import os
@@ -33,6 +33,19 @@ def run(arguments: argparse.Namespace) -> int:
     if not faults:
         print(f"{path}: no mistakes")
     return 1 if faults else 0
+
+
+async def reload(settings: Settings) -> None:
+    """Have the server read its configuration again, and print what has changed."""
+    from puna.cli.client import connected
+    from puna_client.v1 import server_pb2, server_pb2_grpc
+
+    async with connected(settings) as channel:
+        stub = server_pb2_grpc.ServerServiceStub(channel)
+        found = await stub.ReloadConfiguration(server_pb2.ReloadConfigurationRequest())
+    print(f"changed: {', '.join(found.changed)}" if found.changed else "nothing has changed")
+    if found.pending:
+        print(f"changes with the next start: {', '.join(found.pending)}")
 
 
 def _faults(settings: Settings) -> list[str]:

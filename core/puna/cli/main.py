@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(completion.script(arguments.shell), end="")
         return 0
-    if arguments.command == "config":
+    if arguments.command == "config" and arguments.action == "check":
         from puna.cli import config
 
         return config.run(arguments)
@@ -102,7 +102,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _ask_server(arguments: argparse.Namespace, settings: Settings) -> None:
-    from puna.cli import bench, changing, create, listing, run, show, top, transfer
+    from puna.cli import bench, changing, config, create, listing, run, show, top, transfer
 
     match arguments.command:
         case "list" | "ls":
@@ -120,6 +120,8 @@ async def _ask_server(arguments: argparse.Namespace, settings: Settings) -> None
                 output_tokens=arguments.output_tokens,
                 as_json=arguments.json,
             )
+        case "config":
+            await config.reload(settings)
         case "requests":
             await top.requests(settings, arguments.model, arguments.cancel, as_json=arguments.json)
         case "show":

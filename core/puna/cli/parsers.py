@@ -42,9 +42,11 @@ def parser() -> Program:
     _add_upkeep(commands)
     _add_run(commands)
     _add_key(commands)
-    config = commands.add_parser("config", help="check the configuration file")
-    config.add_argument("action", choices=["check"])
-    config.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the file (default: that of --config)")
+    config = commands.add_parser("config", help="check the configuration file, or have a server read it again")
+    actions = config.add_subparsers(dest="action", metavar="ACTION", parser_class=Command, required=True)
+    check = actions.add_parser("check", help="name each mistake of the file with its line; status 1 if there is any")
+    check.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the file (default: that of --config)")
+    actions.add_parser("reload", help="have the server read its configuration again", epilog=ASKING)
     _add_plugin(commands)
     completion = commands.add_parser(
         "completion", help="print the script with which a shell completes commands and names", epilog=COMPLETION
@@ -52,7 +54,7 @@ def parser() -> Program:
     completion.add_argument("shell", choices=SHELLS)
     helping = commands.add_parser("help", help="show help on a command")
     helping.add_argument("about", nargs="*", metavar="COMMAND", help="command, and its action if it has some")
-    for each in set(commands.choices.values()):
+    for each in (*set(commands.choices.values()), *actions.choices.values()):
         # Where no value is given, the program's own option, which stands in front of the command, keeps its value.
         each.add_argument(
             "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="TOML file with settings"

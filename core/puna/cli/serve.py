@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from puna import offload, request_lines, request_log
 from puna.cli import access
+from puna.cli.reloading import Reloader
 from puna.cli.signals import Signals, finish
 from puna.limits import Limits
 from puna.process import core_socket, tls
 from puna.process.watchdog import watching
-from puna.settings import Settings, from_environment
+from puna.settings import Settings
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -120,22 +121,6 @@ async def _listening(address: str, variable: str) -> AsyncGenerator[None]:
         raise OSError(error.errno, text) from error
 
 
-def reload(settings: Settings, gate: "Gate | None", config: Path | None) -> None:
-    """Read the configuration again, and take over what a running server may change. A bad file changes nothing."""
-    try:
-        fresh = from_environment(os.environ, config)
-    except (OSError, ValueError) as error:
-        log.error("the configuration was not read again: %s", error)
-        return
-    # The start has made the limits fit the number of file descriptors, so they differ from what the file says.
-    changed, fixed = settings.adopt(replace(fresh, limits=settings.limits))
-    if gate is not None:
-        gate.expose = frozenset(settings.expose)
-    log.info("the configuration was read again: %s", f"changed {', '.join(changed)}" if changed else "nothing changed")
-    if fixed:
-        log.warning("these settings change with the next start: %s", ", ".join(fixed))
-
-
 async def _serve(
     settings: Settings, signals: Signals, *, core: bool, rest: bool, target: str | None, config: Path | None
 ) -> None:
@@ -146,6 +131,7 @@ async def _serve(
         places = []
         running = None
         gate = access.gate(settings) if core else None
+        reloader = Reloader(settings, gate, config)
         reachable = await access.check(settings, gate, core=core, rest=rest, target=target)
         if gate is not None:
             gate.reachable = reachable
@@ -161,7 +147,7 @@ async def _serve(
                 traces = exporting(settings.limits, with_content=settings.traces_content)
                 log.info("traces are exported to %s", await stack.enter_async_context(traces))
             async with _listening(settings.grpc_host, "PUNA_GRPC_HOST"):
-                running = await stack.enter_async_context(running_core(settings, gate))
+                running = await stack.enter_async_context(running_core(settings, gate, reloader))
             places.append(f"gRPC on {running.address}")
             if settings.metrics_host:
                 async with _listening(settings.metrics_host, "PUNA_METRICS_HOST"):
@@ -202,7 +188,7 @@ async def _serve(
         stack.enter_context(watching(settings.limits.max_loop_seconds))
         # Before the ready line: a program that waits for the line may send a signal at once and expects the graceful
         # stop.
-        again = partial(loop.call_soon_threadsafe, reload, settings, gate, config)
+        again = partial(loop.call_soon_threadsafe, reloader.start)
         signals.expect(lambda: loop.call_soon_threadsafe(stop.set), again if core else None)
         print(("Puna is ready: " if works else "Puna runs, but can run no model: ") + ", ".join(places), flush=True)
         await stop.wait()
@@ -281,10 +267,13 @@ class RunningCore:
 
 
 @asynccontextmanager
-async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncGenerator[RunningCore]:
+async def running_core(
+    settings: Settings, gate: "Gate | None" = None, reloader: Reloader | None = None
+) -> AsyncGenerator[RunningCore]:
     """Run the core until the context ends. On exit, the server stops and then all models are unloaded.
 
-    `gate` decides about calls; without one every caller may do everything.
+    `gate` decides about calls; without one every caller may do everything. `reloader` reads the configuration again
+    when a caller asks for it.
     """
     from puna.batch.core import Batches
     from puna.diagnostics.diagnostics import Diagnostics, policy
@@ -332,6 +321,7 @@ async def running_core(settings: Settings, gate: "Gate | None" = None) -> AsyncG
         InProcessChannel(Admission(gate, bridge=True) if gate else None) as channel,
         access.saving(gate),
     ):
+        core.reload = reloader.reload if reloader is not None else None
         # The same servicers as behind the socket, so the bridge sees the public API.
         add_services(core, cast("grpc.aio.Server", channel), batches, diagnostics)
         with _measured(core, pool, settings):

@@ -94,6 +94,16 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
         return server_pb2.GetMetricsResponse(text=self._serving.metrics().decode())
 
     @unary
+    async def ReloadConfiguration(
+        self, request: server_pb2.ReloadConfigurationRequest, context: Context
+    ) -> server_pb2.ReloadConfigurationResponse:
+        """Read the configuration again."""
+        if self._serving.reload is None:
+            raise UnsupportedOperationError("this server reads no configuration")
+        found = await self._serving.reload()
+        return server_pb2.ReloadConfigurationResponse(changed=found.changed, pending=found.pending)
+
+    @unary
     async def ListUsage(self, request: server_pb2.ListUsageRequest, context: Context) -> server_pb2.ListUsageResponse:
         """Return the usage of API keys."""
         found, token = page(current().usage(), lambda each: (each[0].created, each[0].id), request, ["ListUsage"])

@@ -13,6 +13,7 @@ from google.rpc.status_pb2 import Status
 
 from puna.auth.errors import PermissionDeniedError, RateLimitedError, UnauthenticatedError
 from puna.batch.errors import BatchExpiredError
+from puna.configuration import ConfigurationInvalidError
 from puna.errors import (
     BackendCrashedError,
     BackendFailedError,
@@ -73,6 +74,7 @@ _CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
     UnknownRendererError: grpc.StatusCode.FAILED_PRECONDITION,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     UnsupportedOperationError: grpc.StatusCode.UNIMPLEMENTED,
+    ConfigurationInvalidError: grpc.StatusCode.FAILED_PRECONDITION,
     CreateFailedError: grpc.StatusCode.FAILED_PRECONDITION,
     NotLocalError: grpc.StatusCode.PERMISSION_DENIED,
     RegistryNotAllowedError: grpc.StatusCode.PERMISSION_DENIED,

@@ -22,7 +22,7 @@ from puna.models.create.uploads import NotUploadedError
 
 _WORDS: Final[dict[type[PunaError], str]] = {
     EmbeddingsUnsupportedError: "the model does not embed",
-    QueueFullError: "too many requests wait; OLLAMA_MAX_QUEUE sets how many may",
+    QueueFullError: "too many requests wait; OLLAMA_MAX_QUEUE, or max_queue of the model, sets how many may",
     CloudDisabledError: "the model runs in Ollama's cloud, which this server does not call",
 }
 _TEXTS: Final = {

@@ -5,10 +5,11 @@ share. Servicers use four parts of it directly: `catalogue` (the models of the s
 way), `blobs` (for uploads) and `settings`. The pool and the store are private.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from puna import events
 from puna.auth.caller import current
+from puna.configuration import Adopted
 from puna.models.progress import TransferStep
 from puna.models.registry.authorization import identity_of
 from puna.models.registry.limits import limits_of
@@ -65,6 +66,8 @@ class Serving:
         self.activity = Activity()
         self.metrics: Callable[[], bytes] | None = None
         """Returns the metrics in Prometheus's text format; None if they are off."""
+        self.reload: Callable[[], Awaitable[Adopted]] | None = None
+        """Reads the configuration again; None if this server reads none. Raises ConfigurationInvalidError."""
         self._backends = backends or Registry.discover(settings)
         offered = OfferedModels(store, pool.upstream_models)
         self.access = Access(store, pool, settings, sandbox or Sandbox(settings.limits), self._backends, offered)

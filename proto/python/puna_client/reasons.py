@@ -24,6 +24,7 @@ __all__ = [
     "CapabilityMissingError",
     "ClientStalledError",
     "CloudDisabledError",
+    "ConfigurationInvalidError",
     "ContextOverflowError",
     "CreateFailedError",
     "DigestMismatchError",
@@ -101,6 +102,10 @@ class ClientStalledError(DeadlineExceededError, reason="CLIENT_STALLED"):
 
 class CloudDisabledError(PermissionDeniedError, reason="CLOUD_DISABLED"):
     """The model runs in Ollama's cloud only, which this server does not call."""
+
+
+class ConfigurationInvalidError(FailedPreconditionError, reason="CONFIGURATION_INVALID"):
+    """The configuration file cannot be read, or has mistakes. The text names each with its line."""
 
 
 class ContextOverflowError(InvalidArgumentError, reason="CONTEXT_OVERFLOW"):

@@ -14,7 +14,7 @@ METHODS = [
 RUNNING = ("Generate", "Chat", "Embed", "Vectors", "Tokenize", "Detokenize", "Count", "Rerank", "Score", "LoadModel")
 CHANGING = ("Pull", "Push", "Create", "Copy", "Delete", "Import", "CheckStore", "Upload", "Unload", "StatBlob")
 LOOKING = ("ListModels", "GetModel", "ListLoadedModels", "GetServerInfo", "WatchLoad", "ListUsage")
-OTHERS = ("ListRequests", "CancelRequests")
+OTHERS = ("ListRequests", "CancelRequests", "ReloadConfiguration")
 KEEPING = ("/puna.v1.BatchService/", "/puna.v1.FilesService/")
 """Services whose methods handle what a key may run later."""
 

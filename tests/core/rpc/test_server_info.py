@@ -24,6 +24,12 @@ async def test_info(stubs):
     assert options["additionalProperties"] is False
 
 
+async def test_a_server_without_a_configuration_has_none_to_read(stubs):
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await stubs.server.ReloadConfiguration(server_pb2.ReloadConfigurationRequest())
+    assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 async def test_requests_are_listed_and_can_be_cancelled(stubs, backend):
     backend.play("a", 60)
     call = stubs.generate.StreamGenerate(generate_pb2.GenerateRequest(model="plain", text="a"))

@@ -65,6 +65,11 @@ class ServerServiceStub(object):
                 request_serializer=puna_dot_v1_dot_server__pb2.ListUsageRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_server__pb2.ListUsageResponse.FromString,
                 _registered_method=True)
+        self.ReloadConfiguration = channel.unary_unary(
+                '/puna.v1.ServerService/ReloadConfiguration',
+                request_serializer=puna_dot_v1_dot_server__pb2.ReloadConfigurationRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_server__pb2.ReloadConfigurationResponse.FromString,
+                _registered_method=True)
 
 
 class ServerServiceServicer(object):
@@ -118,6 +123,15 @@ class ServerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReloadConfiguration(self, request, context):
+        """ReloadConfiguration reads the configuration again, as SIGHUP does. FAILED_PRECONDITION (CONFIGURATION_INVALID) if the
+        file cannot be read or has mistakes: the text names each with its line, and the server keeps the configuration that
+        it has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ServerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -150,6 +164,11 @@ def add_ServerServiceServicer_to_server(servicer, server):
                     servicer.ListUsage,
                     request_deserializer=puna_dot_v1_dot_server__pb2.ListUsageRequest.FromString,
                     response_serializer=puna_dot_v1_dot_server__pb2.ListUsageResponse.SerializeToString,
+            ),
+            'ReloadConfiguration': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadConfiguration,
+                    request_deserializer=puna_dot_v1_dot_server__pb2.ReloadConfigurationRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_server__pb2.ReloadConfigurationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -315,6 +334,33 @@ class ServerService(object):
             '/puna.v1.ServerService/ListUsage',
             puna_dot_v1_dot_server__pb2.ListUsageRequest.SerializeToString,
             puna_dot_v1_dot_server__pb2.ListUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadConfiguration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.v1.ServerService/ReloadConfiguration',
+            puna_dot_v1_dot_server__pb2.ReloadConfigurationRequest.SerializeToString,
+            puna_dot_v1_dot_server__pb2.ReloadConfigurationResponse.FromString,
             options,
             channel_credentials,
             insecure,

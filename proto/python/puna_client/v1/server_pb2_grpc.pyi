@@ -54,6 +54,11 @@ class ServerServiceStub:
     """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
     everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
     """
+    ReloadConfiguration: _grpc.UnaryUnaryMultiCallable[_server_pb2.ReloadConfigurationRequest, _server_pb2.ReloadConfigurationResponse]
+    """ReloadConfiguration reads the configuration again, as SIGHUP does. FAILED_PRECONDITION (CONFIGURATION_INVALID) if the
+    file cannot be read or has mistakes: the text names each with its line, and the server keeps the configuration that
+    it has.
+    """
 
 @_typing.type_check_only
 class ServerServiceAsyncStub(ServerServiceStub):
@@ -80,6 +85,11 @@ class ServerServiceAsyncStub(ServerServiceStub):
     ListUsage: _aio.UnaryUnaryMultiCallable[_server_pb2.ListUsageRequest, _server_pb2.ListUsageResponse]  # type: ignore[assignment]
     """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
     everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
+    """
+    ReloadConfiguration: _aio.UnaryUnaryMultiCallable[_server_pb2.ReloadConfigurationRequest, _server_pb2.ReloadConfigurationResponse]  # type: ignore[assignment]
+    """ReloadConfiguration reads the configuration again, as SIGHUP does. FAILED_PRECONDITION (CONFIGURATION_INVALID) if the
+    file cannot be read or has mistakes: the text names each with its line, and the server keeps the configuration that
+    it has.
     """
 
 class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -140,6 +150,17 @@ class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_server_pb2.ListUsageResponse, _abc.Awaitable[_server_pb2.ListUsageResponse]]:
         """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
         everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
+        """
+
+    @_abc_1.abstractmethod
+    def ReloadConfiguration(
+        self,
+        request: _server_pb2.ReloadConfigurationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_server_pb2.ReloadConfigurationResponse, _abc.Awaitable[_server_pb2.ReloadConfigurationResponse]]:
+        """ReloadConfiguration reads the configuration again, as SIGHUP does. FAILED_PRECONDITION (CONFIGURATION_INVALID) if the
+        file cannot be read or has mistakes: the text names each with its line, and the server keeps the configuration that
+        it has.
         """
 
 def add_ServerServiceServicer_to_server(servicer: ServerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
