@@ -64,7 +64,7 @@ def test_a_host_that_is_killed_while_one_looks(looker, tmp_path, accessible):
         expect(row).to_contain_text("SIGKILL")
         removed = charts.get_by_role("region", name="Models that are no longer loaded")
         expect(removed.get_by_role("row", name="llamita")).to_contain_text("its host died")
-        expect(charts.locator("#announcements")).to_contain_text("A host died: llamita, SIGKILL")
+        expect(charts.locator("#announcements")).to_contain_text("llamita: its host died: SIGKILL")
         expect(models.get_by_text("No model is loaded.")).to_be_visible()
         accessible(charts)
         shot(charts, "charts-host-killed")

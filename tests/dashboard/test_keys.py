@@ -64,9 +64,9 @@ def test_what_a_key_does_not_allow_is_said_in_words(looker, closed, keys):
     looker.refused = True
     page = looker.open(closed, key=keys["read"])
     page.get_by_role("button", name="Load llamita", exact=True).click()
-    expect(page.get_by_role("alert").filter(has_text="Load llamita: Your key does not allow this")).to_be_visible()
+    expect(page.get_by_role("alert").filter(has_text="Load llamita: Not allowed")).to_be_visible()
     page.get_by_role("link", name="Queue").click()
-    expect(page.get_by_role("alert").filter(has_text="Your key does not allow this")).to_be_visible()
+    expect(page.get_by_role("alert").filter(has_text="Not allowed")).to_be_visible()
     shot(page, "queue-not-allowed")
     page.get_by_role("link", name="Charts").click()
     # Metrics need the permission `read` alone.
@@ -76,7 +76,7 @@ def test_what_a_key_does_not_allow_is_said_in_words(looker, closed, keys):
 def test_a_key_for_inference_sees_load_and_no_metrics(looker, closed, keys):
     looker.refused = True
     page = looker.open(closed, "charts", key=keys["inference"])
-    expect(page.get_by_role("alert").filter(has_text="Your key does not allow this")).to_be_visible()
+    expect(page.get_by_role("alert").filter(has_text="Not allowed")).to_be_visible()
     expect(page.get_by_role("img", name="Requests: Running 0, Waiting 0")).to_be_visible()
 
 

@@ -97,9 +97,9 @@ export function explain(error) {
     case "unimplemented":
       return `This server does not offer this: ${error.message}`;
     case "permission_denied":
-      return `Your key does not allow this: ${error.message}`;
+      return `Not allowed: ${error.message}`;
     case "unauthenticated":
-      return `The server asks for an API key: ${error.message}`;
+      return `${error.message}. The button “Key” takes one.`;
     default:
       return error.message;
   }

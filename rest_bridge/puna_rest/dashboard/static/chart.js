@@ -1,6 +1,7 @@
 /** A line chart over time, drawn in SVG, with the values as a table for readers who do not see it. */
 
 import { h, setText, svg } from "./dom.js";
+import { clock } from "./text.js";
 
 const WIDTH = 600;
 const HEIGHT = 190;
@@ -100,7 +101,7 @@ export class Chart {
         h(
           "tr",
           {},
-          h("th", { scope: "row" }, new Date(time).toLocaleTimeString()),
+          h("th", { scope: "row" }, clock(time)),
           values.map((value) => h("td", {}, value === null ? "–" : this.format(value))),
         ),
       ),
@@ -108,8 +109,8 @@ export class Chart {
   }
 }
 
-/** Return the next number above `value` that is 1, 2 or 5 times a power of ten. */
+/** Return the next number above `value` that has one digit and is 1 or even, times a power of ten. */
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((each) => each * power).find((each) => each >= value * 0.999999);
+  return [1, 2, 4, 6, 8, 10].map((each) => each * power).find((each) => each >= value * 0.999999);
 }

@@ -10,7 +10,7 @@ import { h, setText } from "./dom.js";
 export class LiveTable {
   #rows = new Map();
 
-  /** `key` returns what identifies an item; `empty` is the text in place of a table without rows. */
+  /** `key` returns what identifies an item; `empty` is the text in place of a table without rows. Before the first update there is neither. */
   constructor(caption, columns, { key, empty }) {
     this.columns = columns;
     this.key = key;
@@ -19,7 +19,7 @@ export class LiveTable {
     const head = h("thead", {}, h("tr", {}, headers));
     this.table = h("table", { class: "table" }, h("caption", { class: "visually-hidden" }, caption), head, this.body);
     this.scroll = h("div", { class: "scroll", role: "region", "aria-label": caption, tabIndex: 0, hidden: true }, this.table);
-    this.empty = h("p", { class: "muted" }, empty);
+    this.empty = h("p", { class: "muted", hidden: true }, empty);
     this.node = h("div", {}, this.scroll, this.empty);
   }
 

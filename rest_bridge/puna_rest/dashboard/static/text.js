@@ -38,6 +38,11 @@ export function ago(time) {
   return time ? `${seconds(Math.max(Math.round((Date.now() - Date.parse(time)) / 1000), 1))} ago` : "–";
 }
 
+/** Return the time of day of a timestamp of the API. */
+export function clock(time) {
+  return new Date(time).toLocaleTimeString("en", { hourCycle: "h23" });
+}
+
 /** Return a model's name without the tag that names have by default. */
 export function modelName(name = "") {
   return name.endsWith(":latest") ? name.slice(0, -":latest".length) : name;

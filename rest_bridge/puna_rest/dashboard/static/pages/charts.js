@@ -12,19 +12,13 @@ import { LiveTable } from "../live_table.js";
 import { poll } from "../poll.js";
 import { histogram, parse, quantile, total } from "../prometheus.js";
 import { count, modelName, percent, seconds } from "../text.js";
+import { CAUSES, eventsPanel } from "./events.js";
 
 export const title = "Charts";
 
 const SERVICE = "puna.v1.ServerService";
 const EVERY = 2000;
 const WINDOW = 5 * 60_000;
-const CAUSES = {
-  expired: "unused for as long as its keep-alive lasts",
-  evicted: "evicted to make room for another model",
-  unloaded: "unloaded on request",
-  crashed: "its host died",
-  ended: "the server ended",
-};
 const charts = () => ({
   tokens: new Chart({ title: "Output tokens per second", series: ["Tokens/s"], format: count, window: WINDOW, least: 10 }),
   load: new Chart({ title: "Requests", series: ["Running", "Waiting"], format: count, window: WINDOW, least: 4 }),
@@ -43,8 +37,8 @@ export function mount(root, context) {
 }
 
 class ChartsPage {
-  constructor(root, { api, signal, announce }) {
-    Object.assign(this, { api, signal, announce });
+  constructor(root, context) {
+    Object.assign(this, context);
     this.problem = h("p", { class: "error", role: "alert" });
     this.model = choice([["", "All models"]], { onchange: () => this.#draw() });
     this.charts = charts();
@@ -53,8 +47,9 @@ class ChartsPage {
     this.removed = table("Models that are no longer loaded", "Reason", "cause", (text) => CAUSES[text] ?? text, "No model was removed.");
     const drawings = h("div", { class: "charts" }, Object.values(this.charts).map((each) => each.node));
     const since = h("p", { class: "muted" }, "Counted since metrics are collected: from the start of a server with metrics, else from the first look at this page.");
-    const events = h("div", { class: "charts" }, panel("Host deaths", this.deaths.node), panel("Removed models", this.removed.node));
-    root.append(this.problem, h("div", { class: "toolbar" }, field("Model", this.model)), drawings, events, since);
+    const counts = h("div", { class: "charts" }, panel("Host deaths", this.deaths.node), panel("Removed models", this.removed.node));
+    this.events = eventsPanel(context);
+    root.append(this.problem, h("div", { class: "toolbar" }, field("Model", this.model)), drawings, counts, since, this.events);
   }
 
   start() {
@@ -132,8 +127,9 @@ class ChartsPage {
 
   #announceDeaths(rows) {
     const deaths = rows.reduce((sum, { value }) => sum + value, 0);
-    if (this.seenDeaths !== undefined && deaths > this.seenDeaths) {
-      this.announce(`A host died: ${rows.map(({ model, what }) => `${model}, ${what}`).join("; ")}`);
+    // The panel of events announces each death, where there is one.
+    if (this.events.hidden && this.seenDeaths !== undefined && deaths > this.seenDeaths) {
+      this.announce(rows.map(({ model, what }) => `${model}: its host died: ${what}`).join("; "));
     }
     this.seenDeaths = deaths;
   }
