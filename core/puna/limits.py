@@ -150,6 +150,9 @@ class Limits:
     max_silent_load_seconds: float = 5.0
     """Seconds without progress after which a load no longer keeps other models from being loaded."""
 
+    max_node_silence_seconds: float = 2.0
+    """Seconds within which a node must answer before its hosts count as gone."""
+
     max_listing_seconds: float = 2.0
     """Seconds that a request waits for a backend to list the models that it offers."""
     max_upstream_models: int = 10_000

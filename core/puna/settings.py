@@ -128,6 +128,12 @@ class Settings:
     """Hosts that registries may refer to although their addresses are not public, in the same form."""
     registry_realms: tuple[str, ...] = ()
     """Token servers on other hosts that get a registry's credentials: registry=host."""
+    launcher: str = "local"
+    """Where hosts run: "local", on this machine, or "static", on the nodes of `hosts`."""
+    hosts: tuple[str, ...] = ()
+    """Addresses of nodes, host:port."""
+    cluster_tls: Path | None = None
+    """Folder of the certificate by which cores and nodes know each other; None: the default one."""
     batches: Path | None = None
     """The folder of batches and files of clients; None: the server keeps none."""
     keys: Path = Path()
@@ -243,6 +249,9 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         allowed_registries=_list(environ, "PUNA_ALLOWED_REGISTRIES"),
         registry_peers=_list(environ, "PUNA_REGISTRY_PEERS"),
         registry_realms=_list(environ, "PUNA_REGISTRY_REALMS"),
+        launcher=_choice(environ, "PUNA_LAUNCHER"),
+        hosts=_list(environ, "PUNA_HOSTS"),
+        cluster_tls=_path(environ, "PUNA_CLUSTER_TLS"),
         batches=_path(environ, "PUNA_BATCHES") or platformdirs.user_data_path("puna", appauthor=False) / "batches",
         keys=_path(environ, "PUNA_KEYS") or platformdirs.user_config_path("puna", appauthor=False) / "keys.json",
         api_key=environ.get("PUNA_API_KEY", "").strip(),

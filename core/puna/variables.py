@@ -18,6 +18,8 @@ BRIDGE: Final = "bridge"
 """`puna serve` and `puna rest`."""
 CLIENT: Final = "client"
 """The commands that ask a running server."""
+NODE: Final = "node"
+"""`puna node`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,21 @@ VARIABLES: Final = (
         (CORE, BRIDGE),
     ),
     *_CONNECTIONS,
+    Variable(
+        "PUNA_LAUNCHER",
+        "text",
+        "`local`",
+        "where model hosts run: `local`, on this machine, or `static`, on the nodes that PUNA_HOSTS names",
+        choices=("local", "static"),
+    ),
+    Variable("PUNA_HOSTS", "list", "", "addresses of nodes, `host:port`; each runs `puna node run`"),
+    Variable(
+        "PUNA_CLUSTER_TLS",
+        "path",
+        "`cluster/core` or `cluster/node` beside the configuration",
+        "folder with `ca.crt`, `tls.crt` and `tls.key`, by which cores and nodes know each other",
+        (CORE, NODE),
+    ),
     Variable(
         "PUNA_BATCHES",
         "path",

@@ -68,7 +68,15 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         target = getattr(arguments, "core", None)
         if arguments.log_format:
             settings = replace(settings, log_format=arguments.log_format)
+        if getattr(arguments, "launcher", None):
+            settings = replace(settings, launcher=arguments.launcher)
+        if getattr(arguments, "hosts", None):
+            settings = replace(settings, hosts=tuple(each.strip() for each in arguments.hosts.split(",")))
         run_server(settings, core=core, rest=rest, target=target, config=arguments.config)
+    if command == "node" and arguments.action == "run":
+        from puna.cli.node import run as run_node
+
+        run_node(settings, arguments)
     # Servers never come here: `run_server` does not return.
     early.interruptible()
     if command == "version":
@@ -84,6 +92,10 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         from puna.cli import key
 
         key.run(settings, arguments)
+    elif command == "node":
+        from puna.cli import node
+
+        node.certificates(arguments.folder)
     elif command == "doctor":
         from puna.cli import doctor
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from puna import request_log
 from puna.cli.arguments import Command, Program, environment
-from puna.variables import BRIDGE, CLIENT, CORE, help_line, read_by
+from puna.variables import BRIDGE, CLIENT, CORE, help_line, read_by, variable
 
 LIMITS = (("PUNA_MAX_...", "limits; SECURITY.md lists them"),)
 REGISTRIES = (("PUNA_REGISTRY_...", "registries and credentials; core/README.md lists them"),)
@@ -42,6 +42,7 @@ def parser() -> Program:
     _add_upkeep(commands)
     _add_run(commands)
     _add_key(commands)
+    _add_node(commands)
     config = commands.add_parser("config", help="check the configuration file, or have a server read it again")
     actions = config.add_subparsers(dest="action", metavar="ACTION", parser_class=Command, required=True)
     check = actions.add_parser("check", help="name each mistake of the file with its line; status 1 if there is any")
@@ -79,6 +80,9 @@ def _add_servers(commands: "argparse._SubParsersAction[Command]") -> None:
     )
     rest.add_argument("--core", metavar="HOST:PORT", help="address of the core (default: PUNA_GRPC_HOST)")
     for each in (both, core, rest):
+        if each is not rest:
+            each.add_argument("--launcher", choices=variable("PUNA_LAUNCHER").choices, help="(default: PUNA_LAUNCHER)")
+            each.add_argument("--hosts", metavar="HOST:PORT,...", help="addresses of nodes (default: PUNA_HOSTS)")
         each.add_argument(
             "--log-format", choices=request_log.FORMS, help="form of log lines (default: PUNA_LOG_FORMAT)"
         )
@@ -215,6 +219,24 @@ def _add_key(commands: "argparse._SubParsersAction[Command]") -> None:
     listing.add_flag("--json", help="for scripts")
     revoke = actions.add_parser("revoke", help="revoke a key")
     revoke.add_argument("key", help="its id, or its name")
+
+
+def _add_node(commands: "argparse._SubParsersAction[Command]") -> None:
+    folder = environment(help_line("PUNA_CLUSTER_TLS"))
+    node = commands.add_parser("node", help="run model hosts for a core on another machine", epilog=folder)
+    actions = node.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Command)
+    running = actions.add_parser("run", help="run hosts for the core that connects", epilog=folder)
+    running.add_argument(
+        "--listen", default="127.0.0.1:11436", metavar="HOST:PORT", help="address (default: 127.0.0.1:11436)"
+    )
+    running.add_argument(
+        "--lease", type=float, default=10.0, metavar="SECONDS", help="silence after which a core is gone (default: 10)"
+    )
+    running.add_flag("--exit-with-core", help="end once the core is gone")
+    certificates = actions.add_parser("certificates", help="make the certificates of a cluster")
+    certificates.add_argument(
+        "folder", nargs="?", type=Path, metavar="FOLDER", help="where (default: cluster, beside the configuration)"
+    )
 
 
 def _add_plugin(commands: "argparse._SubParsersAction[Command]") -> None:

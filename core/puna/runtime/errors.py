@@ -15,3 +15,10 @@ class ContractVersionError(LoadFailedError):
         host = f"backend '{backend}' speaks version {version} of the plugin contract"
         fix = "install a release of the backend, or of Puna, that fits"
         super().__init__(f"unable to load model: {host}, and this server speaks {spoken}; {fix}", backend=backend)
+
+
+class NodeError(LoadFailedError):
+    """A node cannot run a host: it cannot be reached, does not accept this core, or lacks what the model needs.
+
+    Another attempt costs little and says nothing of the model, so it is never held back.
+    """

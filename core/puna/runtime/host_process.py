@@ -144,6 +144,11 @@ class HostProcess:
         return self._process.returncode is not None
 
     @property
+    def last_output(self) -> str:
+        """The kept lines of output."""
+        return "\n".join(self._lines)
+
+    @property
     def status(self) -> str:
         """How the process ended: the name of a signal, or "exit N"; "disconnected" if it runs."""
         code = self._process.returncode
@@ -162,6 +167,11 @@ class HostProcess:
     def ended(self) -> bool:
         """Whether the process has ended, or has been told to."""
         return self._killed or self._process.returncode is not None
+
+    @property
+    def unreachable(self) -> bool:
+        """False: the process runs on this machine."""
+        return False
 
     def kill(self) -> None:
         """Kill the process and every process that the backend has started."""
@@ -196,7 +206,7 @@ class HostProcess:
     def log_last_output(self) -> None:
         """Write the kept lines of output to the log."""
         ended = cause(self._process.returncode)
-        log.error("%s: host %d has ended: %s\n%s", self._label, self.pid, ended, "\n".join(self._lines))
+        log.error("%s: host %d has ended: %s\n%s", self._label, self.pid, ended, self.last_output)
 
     async def _wait_until_listening(self, within: float) -> None:
         exited = asyncio.ensure_future(self._process.wait())

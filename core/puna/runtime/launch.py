@@ -13,7 +13,7 @@ from puna.limits import Limits
 from puna.plugins import Plugin, Registry
 from puna.runtime import backend_options, model_folders
 from puna.runtime.back_off import LoadBackOff, attempt_of
-from puna.runtime.errors import HostFailedError
+from puna.runtime.errors import HostFailedError, NodeError
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.host_connection import HostConnection
 from puna.runtime.host_loading import HostLoader
@@ -190,8 +190,8 @@ class ModelLauncher:
         """Load a model. If that fails, read its files completely, which takes long, before the backend is blamed."""
         try:
             return await self._launched(backend, requirements, on_progress, on_death)
-        # The files are not to blame for a lack of memory, so they are not read.
-        except OutOfMemoryError:
+        # The files are not to blame for a lack of memory or of a machine, so they are not read.
+        except (OutOfMemoryError, NodeError):
             raise
         except (LoadFailedError, BackendCrashedError):
             await stoppable(lambda stopped: requirements.verify(thorough=True, stopped=stopped))

@@ -51,6 +51,10 @@ class RunningHost(Protocol):
     def ended(self) -> bool:
         """Whether the process has ended, or has been told to."""
 
+    @property
+    def unreachable(self) -> bool:
+        """Whether the host's machine is gone, so that nothing is known of the process."""
+
     async def died(self, within: float) -> bool:
         """Wait up to `within` seconds for the process to end; return whether it has."""
 

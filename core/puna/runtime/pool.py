@@ -59,7 +59,7 @@ class ModelPool:
 
     async def __aenter__(self) -> Self:
         addresses = self._exits.enter_context(sockets.folder(self._socket_dir))
-        self._hosts: Launcher = LocalLauncher(addresses.next)
+        self._hosts = self._launcher_of_hosts(addresses)
         self._launcher = ModelLauncher(self._backends, self._settings, addresses, self._hosts, self._load)
         self._listing_hosts = ListingHosts(self._launcher.connect)
         limits = self._settings.limits
@@ -86,6 +86,15 @@ class ModelPool:
         await self._models.close()
         await self._hosts.aclose()
         self._exits.close()
+
+    def _launcher_of_hosts(self, addresses: sockets.Sockets) -> Launcher:
+        """Return the launcher that the settings name. Raises OSError if a certificate or an address is not valid."""
+        if self._settings.launcher == "local":
+            return LocalLauncher(addresses.next)
+        # Imported here, so that a server without nodes does not pay for it.
+        from puna.runtime.static_launcher import static_launcher
+
+        return static_launcher(self._settings, addresses.next)
 
     async def _ask(self, backend: str) -> list[UpstreamModel]:
         """Ask a backend for the models that it offers."""

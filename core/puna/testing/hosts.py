@@ -20,6 +20,7 @@ from puna.runtime import sockets
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.host_loading import HostLoader
 from puna.runtime.host_process import HostProcess
+from puna.runtime.launcher import Endpoint, HostRequirements, Launcher
 from puna.runtime.local_launcher import LocalLauncher
 
 STALL_SECONDS: Final = 60.0
@@ -31,14 +32,33 @@ END_SECONDS: Final = 4.5
 _STUBS: WeakKeyDictionary[LoadedModel, "backend_pb2_grpc.BackendServiceAsyncStub"] = WeakKeyDictionary()
 
 
+make_launcher: Callable[[Callable[[], Path]], Launcher] = LocalLauncher
+"""Makes what starts the hosts of tests, from a function that returns paths of sockets. A test of nodes replaces it."""
+
+
+class _Noting:
+    """A launcher that notes the last endpoint."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+        self.address = ""
+        self.free_bytes = launcher.free_bytes
+        self.aclose = launcher.aclose
+
+    async def start(self, requirements: HostRequirements) -> Endpoint:
+        endpoint = await self._launcher.start(requirements)
+        self.address = endpoint.address
+        return endpoint
+
+
 @asynccontextmanager
 async def hosted(
     plugin: Plugin, spec: ModelSpec, report: Callable[[float], None] = lambda _: None
 ) -> AsyncIterator[LoadedModel]:
     """Load a model in a host process, and end the process at the end."""
     with sockets.folder() as folder:
-        socket = folder.next()
-        model = await HostLoader(LocalLauncher(lambda: socket)).load(
+        launcher = _Noting(make_launcher(folder.next))
+        model = await HostLoader(launcher).load(
             plugin,
             spec,
             report=report,
@@ -47,11 +67,12 @@ async def hosted(
             timeouts=TIMEOUTS,
         )
         try:
-            async with grpc.aio.insecure_channel(f"unix:{socket}", options=OPTIONS) as channel:
+            async with grpc.aio.insecure_channel(launcher.address, options=OPTIONS) as channel:
                 _STUBS[model] = backend_pb2_grpc.BackendServiceStub(channel)
                 yield model
         finally:
             await model.aclose()
+            await launcher.aclose()
 
 
 async def step(model: LoadedModel) -> int | None:

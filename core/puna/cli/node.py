@@ -1,0 +1,64 @@
+"""`puna node`: model hosts for a core on another machine, and the certificates of a cluster."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Final, NoReturn
+
+from puna import request_log
+from puna.cli.signals import Signals, finish
+from puna.process.cluster_tls import default_folder
+from puna.settings import Settings
+
+CLOSING_SECONDS: Final = 15.0
+"""Seconds in which a node must end."""
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings, arguments: argparse.Namespace) -> NoReturn:
+    """Run hosts until SIGINT or SIGTERM, and end this process; see `puna.cli.serve.run`."""
+    signals = Signals()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    request_log.configure(logging.DEBUG if settings.debug else logging.INFO, settings.log_format)
+    host, _, port = arguments.listen.rpartition(":")
+    if not (host and port.isdigit()):
+        print(f"Error: --listen {arguments.listen!r} is no HOST:PORT", file=sys.stderr)
+        finish(2)
+    try:
+        asyncio.run(_run(settings, signals, arguments, host.removeprefix("[").removesuffix("]"), int(port)))
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"Error: {place}{error.strerror or error}", file=sys.stderr)
+        finish(1)
+    finish(0)
+
+
+async def _run(settings: Settings, signals: Signals, arguments: argparse.Namespace, host: str, port: int) -> None:
+    # Imported here, since the other commands need none of it.
+    from puna.node.serve import running
+    from puna.plugins import Registry
+
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    folder = settings.cluster_tls or default_folder() / "node"
+    async with running(Registry.discover(settings), folder, host, port, arguments.lease) as node:
+        signals.expect(lambda: loop.call_soon_threadsafe(stop.set))
+        print(f"Puna runs hosts: node on {node.address}", flush=True)
+        waiting = {asyncio.create_task(stop.wait())}
+        if arguments.exit_with_core:
+            waiting.add(asyncio.create_task(node.lease.lapsed.wait()))
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for each in waiting:
+            each.cancel()
+        signals.end_within(CLOSING_SECONDS)
+
+
+def certificates(folder: Path | None) -> None:
+    """Make the certificates of a cluster, and say where they belong."""
+    from puna.node.certificates import make
+
+    core, node = make(folder or default_folder())
+    print(f"core: {core}\nnode: {node}\nCopy the second folder to each node. PUNA_CLUSTER_TLS names the folder.")

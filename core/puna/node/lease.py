@@ -1,0 +1,114 @@
+"""The lease of a node: which core it serves, and the hosts that it runs for that core."""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from puna.runtime import model_folders
+from puna.runtime.host_process import HostProcess
+
+log = logging.getLogger(__name__)
+
+CHECK_SECONDS: Final = 0.25
+"""Pause between two looks whether the lease has run out."""
+
+
+class LeaseHeldError(Exception):
+    """Another core holds the lease."""
+
+
+@dataclass(slots=True)
+class NodeHost:
+    """A host of the lease."""
+
+    process: HostProcess
+    socket: Path
+    folders: list[str] = field(default_factory=list)
+    """Folders of its models' files."""
+
+    async def end(self) -> None:
+        """End the process, and remove the folders."""
+        await self.process.stop()
+        for each in self.folders:
+            model_folders.remove(each)
+
+
+@dataclass(slots=True)
+class Lease:
+    """The lease that a core holds."""
+
+    lease_id: str
+    core_id: str
+    core_name: str
+    until: float
+    """When it runs out, by the monotonic clock."""
+    hosts: dict[str, NodeHost] = field(default_factory=dict)
+
+    async def end(self) -> None:
+        """End its hosts."""
+        hosts, self.hosts = list(self.hosts.values()), {}
+        await asyncio.gather(*(each.end() for each in hosts))
+
+
+class LeaseHolder:
+    """The lease of this node, which one core holds at a time."""
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds` is how long a lease lasts unless it is renewed."""
+        self.seconds = seconds
+        self._lease: Lease | None = None
+        self.lapsed = asyncio.Event()
+        """Set once a lease has run out."""
+
+    async def renew(self, lease_id: str, core_id: str, core_name: str) -> None:
+        """Take or renew the lease. Raises LeaseHeldError if another core holds it."""
+        lease = self._lease
+        if lease is not None and lease.core_id != core_id:
+            raise LeaseHeldError(
+                f"the node serves another core, {lease.core_name}; its lease ends {self.seconds:g} s after the core"
+            )
+        if lease is not None and lease.lease_id == lease_id:
+            lease.until = time.monotonic() + self.seconds
+            return
+        # Set before the old hosts have ended, so that nobody else takes the lease meanwhile.
+        self._lease = Lease(lease_id, core_id, core_name, time.monotonic() + self.seconds)
+        log.info("core %s takes the lease", core_name)
+        if lease is not None:
+            await lease.end()
+
+    def held(self, lease_id: str) -> Lease | None:
+        """Return the lease of this id; None if it is not held any more."""
+        return self._lease if self._lease is not None and self._lease.lease_id == lease_id else None
+
+    async def release(self, lease_id: str) -> None:
+        """End the lease of this id and its hosts. Does nothing if it is not held."""
+        lease = self.held(lease_id)
+        if lease is not None:
+            log.info("core %s gives the lease back", lease.core_name)
+            self._lease = None
+            await lease.end()
+
+    async def watch(self) -> None:
+        """End leases that run out, for ever."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            lease = self._lease
+            if lease is not None and time.monotonic() >= lease.until:
+                log.warning(
+                    "core %s is gone: it has not renewed its lease for %g s; its %d hosts end",
+                    lease.core_name,
+                    self.seconds,
+                    len(lease.hosts),
+                )
+                self._lease = None
+                await lease.end()
+                self.lapsed.set()
+
+    async def aclose(self) -> None:
+        """End the lease."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            await lease.end()

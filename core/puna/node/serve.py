@@ -1,0 +1,67 @@
+"""Running a node until a signal ends it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc.aio
+
+from puna.backend.v1 import node_pb2_grpc
+from puna.host.channel import OPTIONS
+from puna.host.stream import address as run_socket
+from puna.node.lease import LeaseHolder
+from puna.node.router import routing
+from puna.node.servicer import NodeServicer
+from puna.plugins import Registry
+from puna.process.cluster_tls import node_context
+from puna.runtime import sockets
+from puna.runtime.tunnel import CONTROL
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningNode:
+    """A node that listens."""
+
+    address: str
+    lease: LeaseHolder
+
+
+@asynccontextmanager
+async def running(
+    backends: Registry, folder: Path, host: str, port: int, lease_seconds: float
+) -> AsyncGenerator[RunningNode]:
+    """Run a node until the context ends, and then its hosts. `folder` has its certificate.
+
+    Raises OSError if a certificate is not valid or the address is not available.
+    """
+    context = await asyncio.to_thread(node_context, folder)
+    with sockets.folder() as paths:
+        lease = LeaseHolder(lease_seconds)
+        servicer = NodeServicer(backends, lease, paths.next)
+        control = paths.next()
+        server = grpc.aio.server(options=OPTIONS)
+        node_pb2_grpc.add_NodeServiceServicer_to_server(servicer, server)
+        server.add_insecure_port(f"unix:{control}")
+        await server.start()
+
+        def route(purpose: str) -> Path | None:
+            kind, _, host_id = purpose.partition(" ")
+            if kind == CONTROL:
+                return control
+            if (socket := servicer.socket(host_id)) is None:
+                return None
+            return Path(run_socket(socket)) if kind == "run" else socket
+
+        watching = asyncio.create_task(lease.watch())
+        try:
+            async with routing(host, port, context, route) as place:
+                yield RunningNode(place, lease)
+        finally:
+            watching.cancel()
+            await lease.aclose()
+            await server.stop(grace=0)

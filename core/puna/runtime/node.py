@@ -1,0 +1,315 @@
+"""A node: another machine that runs hosts for this core.
+
+Theory. The core holds the node's lease, which it renews every RENEW_SECONDS. One lease is one `_Link`: its tunnels,
+its channel and its hosts. A node that leaves a renewal unanswered for PUNA_MAX_NODE_SILENCE_SECONDS counts as gone.
+The link is then lost as a whole: its hosts count as ended and its connections are aborted, so every request fails at
+once and says why. The node ends the same hosts when the lease runs out. The next model opens another link, whose lease
+replaces the old one on a node that was only out of reach.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeAlias
+from uuid import uuid4
+
+import grpc
+import grpc.aio
+
+from puna.backend import ModelSpec
+from puna.backend.v1 import node_pb2 as wire
+from puna.backend.v1 import node_pb2_grpc
+from puna.errors import LoadFailedError
+from puna.host.channel import OPTIONS
+from puna.host.stream import Frames
+from puna.request_log import without_request
+from puna.runtime.errors import HostFailedError, NodeError
+from puna.runtime.heartbeat import answered
+from puna.runtime.launcher import Endpoint, HostRequirements
+from puna.runtime.remote_host import RemoteHost
+from puna.runtime.tunnel import CONTROL, Tunnels, grpc_of, run_of
+
+log = logging.getLogger(__name__)
+
+RENEW_SECONDS: Final = 0.5
+"""Pause between two renewals of a lease."""
+LARGEST_MESSAGE: Final = 1 << 20
+"""Bytes of a message of the node itself."""
+CORE_ID: Final = uuid4().hex
+"""The identity of this process as a core."""
+
+
+_StartCall: TypeAlias = "grpc.aio.UnaryStreamCall[wire.StartHostRequest, wire.StartHostResponse]"
+
+
+@dataclass(slots=True)
+class _Link:
+    """A lease of the node, and what belongs to it."""
+
+    lease_id: str
+    tunnels: Tunnels
+    channel: grpc.aio.Channel
+    stub: "node_pb2_grpc.NodeServiceAsyncStub"
+    hosts: set[RemoteHost]
+    close_socket: Callable[[], None]
+    renewing: "asyncio.Task[None] | None" = None
+    lost: str = ""
+    """Why the node is gone; empty if it is not."""
+
+
+class Node:
+    """A node at an address. `aclose` gives its lease back."""
+
+    def __init__(
+        self, address: str, context: ssl.SSLContext, next_socket: Callable[[], Path], silence_seconds: float
+    ) -> None:
+        """`address` is "host:port"; `next_socket` returns a new path for each Unix socket on this machine."""
+        self.address = address
+        self._context = context
+        self._next_socket = next_socket
+        self._silence_seconds = silence_seconds
+        self._link: _Link | None = None
+        self._linking = asyncio.Lock()
+        self.free_bytes = 0
+        """Free memory of the node, as it told last; 0: unknown."""
+
+    @property
+    def hosts(self) -> int:
+        """Number of hosts that run on the node."""
+        return len(self._link.hosts) if self._link is not None else 0
+
+    async def connect(self) -> None:
+        """Take the node's lease, if this core does not hold it. Raises NodeError."""
+        await self._linked()
+
+    async def start(self, requirements: HostRequirements) -> Endpoint:
+        """Start a host and wait until it listens.
+
+        Raises NodeError if the node cannot be reached or lacks the backend, and HostFailedError if the host does not
+        start.
+        """
+        link = await self._linked()
+        # The id is known once the host has started, and it cannot be stopped earlier than that.
+        host_id = ""
+
+        async def stop(kill: bool) -> None:
+            request = wire.StopHostRequest(lease_id=link.lease_id, host_id=host_id, kill=kill)
+            with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError):
+                await link.stub.StopHost(request)
+
+        host = RemoteHost(self.address, requirements.label, stop)
+        call = link.stub.StartHost(
+            wire.StartHostRequest(
+                lease_id=link.lease_id,
+                backend=requirements.backend.name,
+                label=requirements.label,
+                ready_seconds=requirements.ready_seconds,
+            )
+        )
+        link.hosts.add(host)
+        try:
+            host_id = await self._started(call, host, link)
+            socket = self._next_socket()
+            close_socket = await link.tunnels.listen(socket, grpc_of(host_id))
+        except BaseException:
+            link.hosts.discard(host)
+            call.cancel()
+            raise
+        watch = asyncio.create_task(self._watch(call, host, link), context=without_request())
+
+        async def release() -> None:
+            await host.stop()
+            close_socket()
+            call.cancel()
+            await asyncio.wait({watch})
+
+        return Endpoint(
+            host=host,
+            address=f"unix:{socket}",
+            open_stream=partial(self._open_stream, link, host_id),
+            release=release,
+            localize=partial(self._localize, link, host_id),
+        )
+
+    async def aclose(self) -> None:
+        """Give the lease back."""
+        link, self._link = self._link, None
+        if link is None or link.lost:
+            return
+        with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError):
+            await link.stub.ReleaseLease(
+                wire.ReleaseLeaseRequest(lease_id=link.lease_id), timeout=self._silence_seconds
+            )
+        await self._end(link, f"{self.address} is not used any more")
+
+    async def _started(self, call: _StartCall, host: RemoteHost, link: _Link) -> str:
+        """Wait until a host has started; return its id."""
+        with self._errors(link):
+            async for event in call:
+                if event.HasField("started"):
+                    host.started(event.started.process_id)
+                    return event.started.host_id
+        raise NodeError(f"{self.address} has not started the host")
+
+    async def _watch(self, call: _StartCall, host: RemoteHost, link: _Link) -> None:
+        """Pass on what the node tells of a host, until the host ends."""
+        reason = f"{self.address} tells no more of it"
+        try:
+            with self._errors(link):
+                async for event in call:
+                    host.take(event)
+        except LoadFailedError as error:
+            reason = str(error)
+        finally:
+            link.hosts.discard(host)
+            host.lose(reason)
+
+    async def _open_stream(
+        self,
+        link: _Link,
+        host_id: str,
+        take: Callable[[bytes], None],
+        gone: Callable[[], None],
+        *,
+        max_message_bytes: float,
+        on_too_long: Callable[[int], None],
+    ) -> Frames | None:
+        return await link.tunnels.open_frames(
+            run_of(host_id), lambda: Frames(take, gone, max_message_bytes, on_too_long)
+        )
+
+    async def _localize(self, link: _Link, host_id: str, spec: ModelSpec) -> ModelSpec:
+        """Return a specification with the node's folder and memory. Raises NodeError if a file is missing there."""
+        files = await asyncio.to_thread(_files_of, spec)
+        request = wire.PlaceFilesRequest(lease_id=link.lease_id, host_id=host_id, files=files)
+        with self._errors(link):
+            placed = await link.stub.PlaceFiles(request)
+        spec = replace(spec, memory_bytes=placed.free_memory_bytes)
+        if not spec.files:
+            return spec
+        names = {name: f"{placed.folder}/{name}" for name in spec.files}
+        path = next(iter(names.values())) if len(names) == 1 else placed.folder
+        return replace(spec, files=names, folder=placed.folder, path=path)
+
+    async def _linked(self) -> _Link:
+        """Return the link to the node, taking its lease first if needed. Raises NodeError."""
+        async with self._linking:
+            if self._link is None or self._link.lost:
+                self._link = await self._take()
+            return self._link
+
+    async def _take(self) -> _Link:
+        tunnels = Tunnels(self.address, self._context)
+        # The reason why a node refuses a connection is known here; gRPC would hide it.
+        await tunnels.check()
+        socket = self._next_socket()
+        close_socket = await tunnels.listen(socket, CONTROL)
+        largest = ("grpc.max_receive_message_length", LARGEST_MESSAGE)
+        channel = grpc.aio.insecure_channel(f"unix:{socket}", options=(largest, *OPTIONS))
+        stub: node_pb2_grpc.NodeServiceAsyncStub = node_pb2_grpc.NodeServiceStub(channel)
+        link = _Link(uuid4().hex, tunnels, channel, stub, set(), close_socket)
+        try:
+            if not await self._renew(link):
+                raise NodeError(f"{self.address} does not answer")
+        except BaseException as error:
+            await self._end(link, str(error))
+            raise
+        log.info("%s runs hosts for this core", self.address)
+        link.renewing = asyncio.create_task(self._keep(link), context=without_request())
+        return link
+
+    async def _keep(self, link: _Link) -> None:
+        """Renew the lease until the node is gone."""
+        silent = 0.0
+        while not link.lost:
+            await asyncio.sleep(RENEW_SECONDS)
+            silent += RENEW_SECONDS
+            try:
+                if await self._renew(link):
+                    silent = 0.0
+                    continue
+                reason = f"{self.address} has not answered for {self._silence_seconds:g} s"
+            except NodeError as error:
+                reason = str(error)
+                # The connection may have been lost alone; the next renewal opens another one.
+                if silent < self._silence_seconds and not link.lost and _may_recover(error):
+                    continue
+            log.error("%s: its %d hosts are given up", reason, len(link.hosts))
+            await self._end(link, reason)
+
+    async def _renew(self, link: _Link) -> bool:
+        """Renew the lease; return whether the node has answered in time. Raises NodeError if it refuses."""
+        request = wire.RenewLeaseRequest(core_id=CORE_ID, core_name=_name(), lease_id=link.lease_id)
+        answer = asyncio.ensure_future(link.stub.RenewLease(request))
+        try:
+            with self._errors(link):
+                if not await answered(answer, self._silence_seconds):
+                    return False
+                self.free_bytes = max(answer.result().free_memory_bytes, 0)
+        finally:
+            answer.cancel()
+        return True
+
+    async def _end(self, link: _Link, reason: str) -> None:
+        """Give up a link and its hosts."""
+        link.lost = link.lost or reason
+        if link.renewing is not None and link.renewing is not asyncio.current_task():
+            link.renewing.cancel()
+        # First the reason, then the connections, whose end wakes what waits for the hosts.
+        for host in list(link.hosts):
+            host.lose(reason)
+        link.tunnels.abort()
+        link.close_socket()
+        await link.channel.close()
+
+    @contextmanager
+    def _errors(self, link: _Link) -> Iterator[None]:
+        """Turn the errors of a call to the node into NodeError, and HostFailedError if a host did not start."""
+        gone = f"{self.address} cannot be reached: the connection to it broke"
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.ABORTED:
+                raise HostFailedError(f"{error.details()} (on {self.address})") from None
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                raise NodeError(link.lost or gone) from error
+            raise NodeError(f"{self.address}: {error.details()}") from error
+        except grpc.aio.UsageError:
+            raise NodeError(link.lost or gone) from None
+        except asyncio.CancelledError:
+            # A channel that closes cancels its calls, which does not mean that the caller was cancelled.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            raise NodeError(link.lost or gone) from None
+
+
+def _may_recover(error: NodeError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, grpc.aio.AioRpcError) and cause.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def _name() -> str:
+    """Return the name of this core for people."""
+    return f"{socket.gethostname()} (process {os.getpid()})"
+
+
+def _files_of(spec: ModelSpec) -> list[wire.ModelFile]:
+    """Return the files of a specification with their sizes. Blocks. Raises NodeError."""
+    found = []
+    try:
+        for name, link in spec.files.items():
+            # A link in the folder of this load, which the node does not see, to the file itself.
+            path = str(Path(link).readlink()) if Path(link).is_symlink() else link
+            found.append(wire.ModelFile(path=path, bytes=Path(path).stat().st_size, name=name))
+        others = (*spec.adapter_paths, *spec.projector_paths, spec.draft_path or "", "" if spec.files else spec.path)
+        found += [wire.ModelFile(path=each, bytes=Path(each).stat().st_size) for each in others if each]
+    except OSError as error:
+        raise NodeError(f"a file of the model cannot be read: {error.strerror}: {error.filename}") from error
+    return found

@@ -1,0 +1,56 @@
+import asyncio
+
+import pytest
+
+from puna.node.lease import LeaseHeldError, LeaseHolder
+
+
+class Host:
+    """Stands for a NodeHost."""
+
+    def __init__(self):
+        self.ended = False
+
+    async def end(self):
+        self.ended = True
+
+
+async def test_a_second_core_is_refused_until_the_first_gives_the_lease_back():
+    holder = LeaseHolder(60)
+    await holder.renew("lease 1", "core 1", "gpu-box (process 7)")
+    with pytest.raises(LeaseHeldError, match=r"another core, gpu-box \(process 7\)"):
+        await holder.renew("lease 2", "core 2", "other")
+    await holder.renew("lease 1", "core 1", "gpu-box")
+    host = holder.held("lease 1").hosts["h"] = Host()
+    await holder.release("lease 1")
+    assert host.ended
+    await holder.renew("lease 2", "core 2", "other")
+    assert holder.held("lease 1") is None
+
+
+async def test_a_new_lease_of_the_same_core_ends_the_hosts_of_the_old_one():
+    holder = LeaseHolder(60)
+    await holder.renew("lease 1", "core 1", "a")
+    host = holder.held("lease 1").hosts["h"] = Host()
+    await holder.renew("lease 2", "core 1", "a")
+    assert host.ended
+    assert holder.held("lease 1") is None
+    assert holder.held("lease 2").hosts == {}
+
+
+async def test_a_lease_that_is_not_renewed_ends_with_its_hosts():
+    holder = LeaseHolder(0.6)
+    watching = asyncio.create_task(holder.watch())
+    await holder.renew("lease 1", "core 1", "a")
+    host = holder.held("lease 1").hosts["h"] = Host()
+    await asyncio.wait_for(holder.lapsed.wait(), 30)
+    assert host.ended
+    await holder.renew("lease 2", "core 2", "b")
+    watching.cancel()
+
+
+async def test_releasing_a_lease_that_is_not_held_does_nothing():
+    holder = LeaseHolder(60)
+    await holder.renew("lease 1", "core 1", "a")
+    await holder.release("lease 0")
+    assert holder.held("lease 1") is not None

@@ -1,0 +1,86 @@
+"""The choice of a node, and the settings of the launcher. tests/core/node has nodes that run."""
+
+import errno
+
+import pytest
+
+from puna.node import certificates
+from puna.plugins import Plugin
+from puna.runtime.errors import HostFailedError, NodeError
+from puna.runtime.launcher import HostRequirements
+from puna.runtime.pool import ModelPool
+from puna.runtime.static_launcher import StaticLauncher, static_launcher
+from puna.settings import Settings
+
+NEEDED = HostRequirements(backend=Plugin(name="b"), label="m", ready_seconds=1.0)
+
+
+class Node:
+    """Notes the hosts that it starts."""
+
+    def __init__(self, hosts=0, free_bytes=0, error=None):
+        self.hosts, self.free_bytes, self.error = hosts, free_bytes, error
+        self.closed = False
+
+    async def connect(self):
+        if self.error:
+            raise self.error
+
+    async def start(self, requirements):
+        if self.error:
+            raise self.error
+        self.hosts += 1
+        return self
+
+    async def aclose(self):
+        self.closed = True
+
+
+async def test_the_node_with_the_fewest_hosts_then_the_most_memory_is_taken():
+    nodes = [Node(1, 900), Node(0, 100), Node(0, 200)]
+    launcher = StaticLauncher(nodes)
+    assert [nodes.index(await launcher.start(NEEDED)) for _ in range(4)] == [2, 1, 0, 2]
+    assert launcher.free_bytes() == 900
+    await launcher.aclose()
+    assert all(each.closed for each in nodes)
+
+
+async def test_every_reason_is_told_if_no_node_can_be_used():
+    launcher = StaticLauncher([Node(error=NodeError("a is down")), Node(error=NodeError("b is full"))])
+    with pytest.raises(NodeError, match="no node can run the model: a is down; b is full"):
+        await launcher.start(NEEDED)
+    await launcher.aclose()
+
+
+async def test_a_host_that_does_not_start_is_tried_on_no_other_node():
+    other = Node(5)
+    launcher = StaticLauncher([Node(error=HostFailedError("it died")), other])
+    with pytest.raises(HostFailedError, match="it died"):
+        await launcher.start(NEEDED)
+    assert other.hosts == 5
+    await launcher.aclose()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "text"), [((), "needs the addresses of nodes"), (("gpu1",), "'gpu1'"), (("gpu1:0",), "'gpu1:0'")]
+)
+async def test_wrong_settings_end_the_start(registry, hosts, text):
+    with pytest.raises(OSError, match=text) as raised:
+        await ModelPool(registry, Settings(launcher="static", hosts=hosts)).__aenter__()
+    assert raised.value.errno == errno.EINVAL
+
+
+async def test_a_missing_certificate_is_named(tmp_path):
+    settings = Settings(launcher="static", hosts=("gpu1:7",), cluster_tls=tmp_path)
+    with pytest.raises(FileNotFoundError) as raised:
+        static_launcher(settings, lambda: tmp_path / "s")
+    assert raised.value.filename == str(tmp_path / "ca.crt")
+
+
+async def test_settings_make_a_launcher(tmp_path):
+    certificates.make(tmp_path)
+    settings = Settings(launcher="static", hosts=("127.0.0.1:1", "[::1]:1"), cluster_tls=tmp_path / "core")
+    launcher = static_launcher(settings, lambda: tmp_path / "s")
+    with pytest.raises(NodeError, match=r"127.0.0.1:1 cannot be reached: .*; \[::1\]:1 cannot be reached: "):
+        await launcher.start(NEEDED)
+    await launcher.aclose()
