@@ -109,9 +109,12 @@ def http_request(method: str, route: str) -> Generator[Callable[[int], None]]:
     `route` is the route's own pattern: a path as sent could hold anything.
     """
     what = f"{method} {route}"
-    _http_route.set(what)
-    with _logged(f"h{next(_http_numbers)}", what) as end:
-        yield lambda status: end(f" with status {status}")
+    token = _http_route.set(what)
+    try:
+        with _logged(f"h{next(_http_numbers)}", what) as end:
+            yield lambda status: end(f" with status {status}")
+    finally:
+        _http_route.reset(token)
 
 
 @contextmanager

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from puna.request_log import FORMAT, RequestIdFilter, grpc_call, http_request, without_request
+from puna.request_log import FORMAT, RequestIdFilter, grpc_call, http_request, http_route, without_request
 
 log = logging.getLogger("puna.somewhere")
 
@@ -60,3 +60,15 @@ async def test_a_task_inherits_the_id_unless_it_outlives_the_request(lines):
         await asyncio.create_task(say(), context=without_request())
     hellos = [line for line in lines() if "hello" in line]
     assert hellos == ["INFO puna.somewhere: [r1] hello", "INFO puna.somewhere: hello"]
+
+
+async def test_a_call_within_an_http_request_knows_its_route():
+    async def call():
+        return http_route()
+
+    async def handler():
+        with http_request("POST", "/api/chat"):
+            return await asyncio.create_task(call())
+
+    assert await asyncio.create_task(handler()) == "POST /api/chat"
+    assert http_route() == ""

@@ -116,3 +116,10 @@ def test_options_of_backends_are_tables_of_the_file(tmp_path):
 @pytest.mark.parametrize(("text", "kernels"), [("", None), ("0", False), ("false", False), ("1", True)])
 def test_kernels_are_switched_in_the_environment(text, kernels):
     assert from_environment({"PUNA_KERNELS": text}).kernels is kernels
+
+
+def test_a_word_that_would_keep_more_than_meant_ends_the_start():
+    assert from_environment({}).records_content == "all"
+    assert from_environment({"PUNA_RECORDS_CONTENT": "none"}).records_content == "none"
+    with pytest.raises(ValueError, match="PUNA_RECORDS_CONTENT is 'nothing'; it may be all, prompts, answers, none"):
+        from_environment({"PUNA_RECORDS_CONTENT": "nothing"})

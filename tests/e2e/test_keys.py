@@ -18,6 +18,8 @@ from tests.e2e.server import PUNA, serving
 from puna_client.v1 import (
     chat_pb2,
     chat_pb2_grpc,
+    diagnostics_pb2,
+    diagnostics_pb2_grpc,
     message_pb2,
     models_pb2,
     models_pb2_grpc,
@@ -264,8 +266,16 @@ def test_strangers_are_not_served_without_keys(tmp_path, address, variable):
 
 def test_strangers_are_served_if_the_operator_says_so(tmp_path):
     environment = {"OLLAMA_HOST": "0.0.0.0:0", "PUNA_ALLOW_ANONYMOUS": "1", "PUNA_KEYS": str(tmp_path / "none")}
+    environment |= {"PUNA_RECORDS": "1"}
     with serving(tmp_path / "models", **environment) as running:
         assert "every operation on every model is open to them" in running.log()
+        # What others have asked is not among these operations.
+        with grpc.insecure_channel(running.grpc) as channel:
+            stub = diagnostics_pb2_grpc.DiagnosticsServiceStub(channel)
+            with pytest.raises(grpc.RpcError) as refused:
+                stub.ListRequestRecords(diagnostics_pb2.ListRequestRecordsRequest())
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert "OUTCOME" in puna(running, "requests", "--past")
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ async def _ask_server(arguments: argparse.Namespace, settings: Settings) -> None
         case "config":
             await config.reload(settings)
         case "requests":
-            await top.requests(settings, arguments.model, arguments.cancel, as_json=arguments.json)
+            await _requests(arguments, settings)
         case "show":
             await show.show(settings, arguments.model, arguments.wanted or [], verbose=arguments.verbose)
         case "cp":
@@ -152,6 +152,17 @@ async def _ask_server(arguments: argparse.Namespace, settings: Settings) -> None
             await create.create(settings, arguments)
         case "run":
             await run.run(settings, arguments)
+
+
+async def _requests(arguments: argparse.Namespace, settings: Settings) -> None:
+    from puna.cli import records, top
+
+    if arguments.show:
+        await records.show(settings, arguments.show, as_json=arguments.json)
+    elif arguments.past:
+        await records.past(settings, arguments.model, as_json=arguments.json)
+    else:
+        await top.requests(settings, arguments.model, arguments.cancel, as_json=arguments.json)
 
 
 def _tolerate_other_encodings() -> None:

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from puna import request_log
+from puna.auth.permissions import GRANTS
 from puna.cli.arguments import Command, Program, environment
 from puna.variables import BRIDGE, CLIENT, CORE, help_line, read_by, variable
 
@@ -113,8 +114,10 @@ def _add_models(commands: "argparse._SubParsersAction[Command]") -> None:
     bench.add_argument("--prompt-tokens", type=int, default=256, metavar="N", help="about (default: 256)")
     bench.add_argument("--output-tokens", type=int, default=128, metavar="N", help="at most (default: 128)")
     bench.add_flag("--json", help="for scripts")
-    requests = commands.add_parser("requests", help="list the requests that wait or run, or cancel some", epilog=ASKING)
+    requests = commands.add_parser("requests", help="list, show or cancel requests", epilog=ASKING)
     requests.add_argument("model", nargs="?", default="", help="only those of this model")
+    requests.add_flag("--past", help="list also the last ones that have ended (PUNA_RECORDS)")
+    requests.add_argument("--show", default="", metavar="ID", help="show one of them with its texts: its id or number")
     requests.add_argument("--cancel", action="append", default=[], metavar="ID", help="cancel the request of this id")
     requests.add_flag("--json", help="for scripts")
     copy = commands.add_parser("cp", help="give a model a second name", epilog=ASKING)
@@ -208,7 +211,7 @@ def _add_key(commands: "argparse._SubParsersAction[Command]") -> None:
     actions = key.add_subparsers(dest="action", metavar="ACTION", parser_class=Command, required=True)
     create = actions.add_parser("create", help="make a key and print it")
     create.add_argument("name", help="who uses it")
-    create.add_argument("--allow", default="inference", help="inference, read, models, all (default: inference)")
+    create.add_argument("--allow", default="inference", help=f"{', '.join(GRANTS)} (default: inference)")
     create.add_argument("--models", default="", help="names of models with * and ?, separated by commas (default: all)")
     create.add_argument("--requests-per-minute", type=int, default=0, metavar="N", help="limit (default: none)")
     create.add_argument("--concurrent-requests", type=int, default=0, metavar="N", help="limit (default: none)")

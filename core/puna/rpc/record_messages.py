@@ -72,10 +72,13 @@ def _usage(facts: RequestEnded) -> usage_pb2.Usage:
 
 
 def _timings(facts: RequestEnded, record: Record) -> diagnostics_pb2.RequestTimings:
+    stages = record.stages or {}
+    # The bookkeeping of a lease takes some microseconds, also if nothing was waited for or loaded.
+    waited = "queue" in stages or facts.arrival_position
     return diagnostics_pb2.RequestTimings(
         total=duration(facts.seconds),
-        queue=_if_any(facts.queue_seconds),
-        load=_if_any(facts.load_seconds),
+        queue=_if_any(facts.queue_seconds) if waited else None,
+        load=_if_any(facts.load_seconds) if "load" in stages else None,
         render=_if_any(record.render_seconds),
         prefill=_if_any(facts.prefill_seconds),
         decode=_if_any(facts.decode_seconds),

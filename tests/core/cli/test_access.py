@@ -39,12 +39,15 @@ async def test_keys_or_words_open_an_address_to_others(tmp_path, caplog):
     with pytest.raises(OSError, match=r"others can reach OLLAMA_HOST \(0.0.0.0\).* protects only chat"):
         await access.check(open_to_all, gate, core=True, rest=True, target=None)
     # The core alone listens on loopback.
-    await access.check(open_to_all, gate, core=True, rest=False, target=None)
+    assert not await access.check(open_to_all, gate, core=True, rest=False, target=None)
     allowed = Settings(host="0.0.0.0", allow_anonymous=True)
-    await access.check(allowed, gate, core=True, rest=True, target=None)
+    assert await access.check(allowed, gate, core=True, rest=True, target=None)
     assert "every operation on every model is open to them" in caplog.text
     keys.create(name="shop")
-    await access.check(open_to_all, gate, core=True, rest=True, target=None)
+    assert await access.check(open_to_all, gate, core=True, rest=True, target=None)
+    # The address of metrics takes no calls.
+    metrics = Settings(metrics_host="0.0.0.0:0")
+    assert not await access.check(metrics, gate, core=True, rest=True, target=None)
 
 
 async def test_a_bridge_does_not_trust_a_core_that_does_not_answer():

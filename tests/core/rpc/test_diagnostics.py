@@ -112,6 +112,7 @@ async def test_a_past_request_is_shown_with_its_prompt_and_its_answer(stubs, bac
     times = record.timings
     assert times.total.ToNanoseconds() >= times.time_to_first_token.ToNanoseconds() > 0
     assert times.HasField("load")
+    assert not times.HasField("queue")
     assert times.HasField("render")
     assert json.loads(record.content.options_json) == {"temperature": 0.5, "stop": ["X"]}
     assert [each.prompt for each in record.content.sequences] == ["[user]é?"]

@@ -5,6 +5,7 @@ import pytest
 from puna import events
 from puna.auth.caller import Caller
 from puna.auth.caller import enter as enter_caller
+from puna.auth.keys import ApiKey
 from puna.backend.metadata import enter_request
 from puna.errors import ServerEndingError
 from puna.serving.activity import Activity
@@ -157,7 +158,7 @@ async def test_the_beginning_and_the_end_of_a_request_are_told_in_its_own_contex
     kinds = {events.RequestBegan: began, events.RequestEnded: heard.append, events.AnswerEnded: heard.append}
     stops = [events.subscribe(kind, listener) for kind, listener in kinds.items()]
     parts, last = [Delta(text="a"), Delta(text="b")], Delta(text="c")
-    enter_caller(Caller(background=True, batch="batch_1"))
+    enter_caller(Caller(key=ApiKey(id="k1", name="shop", digest=""), background=True, batch="batch_1"))
     try:
         with activity.entered("m", "Chat") as entry:
             entry.on_output(2)
@@ -171,7 +172,7 @@ async def test_the_beginning_and_the_end_of_a_request_are_told_in_its_own_contex
             stop()
     first, text, end = heard
     assert (first.id, first.model, first.method, first.batch) == (entry.id, "m", "Chat", "batch_1")
-    assert first.start_ns == entry.start_ns
+    assert (first.key, first.key_id, first.start_ns) == ("shop", "k1", entry.start_ns)
     assert text.deltas == (*parts, last)
     assert (end.id, end.reasons, end.traceparent) == (entry.id, ("stop", "length"), "00-1-2-01")
     assert 0 < end.first_token_seconds <= end.seconds
