@@ -1,8 +1,8 @@
 """The configuration file: reads it, and finds every mistake in it with its line.
 
 The file is TOML. Its keys are the variables of `puna.variables` in lower case without their prefix, so `max_queue` is
-OLLAMA_MAX_QUEUE and `expose` is PUNA_EXPOSE. Its tables are [limits], [backends.NAME], [secrets] and [model.NAME];
-`puna.model_settings` reads the last one. A variable of the environment wins over the file.
+OLLAMA_MAX_QUEUE and `expose` is PUNA_EXPOSE. Its tables are [limits], [backends.NAME], [secrets], [model.NAME] and
+[model_sets]; `puna.model_settings` reads the last two. A variable of the environment wins over the file.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from puna.limits import Limits
 from puna.model_settings import ConfiguredModels, read_models
 from puna.variables import VARIABLES, Variable
 
-TABLES: Final = ("limits", "backends", "secrets", "model")
+TABLES: Final = ("limits", "backends", "secrets", "model", "model_sets")
 _PART: Final = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[\w-]+)"""
 _PATH: Final = rf"{_PART}(?:\s*\.\s*{_PART})*"
 _TABLE: Final = re.compile(rf"\s*\[\s*({_PATH})\s*\]\s*(?:#.*)?")
@@ -105,7 +105,7 @@ def load(path: Path) -> Configuration:
 
     variables = _variables(table, wrong)
     _check_tables(table, wrong)
-    models = read_models(table.get("model", {}), wrong)
+    models = read_models(table.get("model", {}), table.get("model_sets", {}), wrong)
     if mistakes:
         raise ConfigurationError(path, mistakes)
     return Configuration(

@@ -6,6 +6,9 @@
     num_parallel = 4
     options = { temperature = 0.2, num_ctx = 16384 }
 
+    [model_sets]
+    large = ["qwen3:8b", "llama3.3:70b"]
+
 A key that the server has too, such as keep_alive, means the same here for one model. Names are compared as in requests:
 without regard to case, and with the default parts in place. `ConfiguredModels` answers all questions about them, so
 that every face and every layer has the same rules. It never changes; a reload replaces it.
@@ -14,8 +17,8 @@ that every face and every layer has the same rules. It never changes; a reload r
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Final, TypeAlias
 
@@ -38,6 +41,10 @@ class ModelSettings:
 
     name: str = ""
     """The name as the file has it; empty: the file does not name the model."""
+    preload: bool = False
+    """Whether it is loaded when the server starts."""
+    pin: bool = False
+    """Whether it stays once it is loaded: neither its keep-alive nor another model's need for room ends it."""
     aliases: tuple[str, ...] = ()
     """Other names by which requests may call the model."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -69,6 +76,8 @@ class ConfiguredModels:
 
     tables: tuple[ModelSettings, ...] = ()
     """In the order of the file."""
+    sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of models by the name of their set. Of the models of a set, one is loaded at a time."""
 
     @cached_property
     def _by_name(self) -> dict[str, ModelSettings]:
@@ -78,10 +87,28 @@ class ConfiguredModels:
     def _by_alias(self) -> dict[str, ModelSettings]:
         return {folded(alias): each for each in self.tables for alias in each.aliases}
 
+    @cached_property
+    def _sets_by_name(self) -> dict[str, frozenset[str]]:
+        members = {folded(name) for names in self.sets.values() for name in names}
+        return {
+            key: frozenset(each for each, names in self.sets.items() if key in map(folded, names)) for key in members
+        }
+
     def of(self, name: str) -> ModelSettings:
         """Return the settings of a model. Those of a model that the file does not name are all unset."""
         # Most files name no model, and every request asks.
         return self._by_name.get(folded(name), _UNSET) if self.tables else _UNSET
+
+    def pins(self, names: Iterable[str]) -> bool:
+        """Return whether the file pins a loaded model, given the names under which requests have asked for it."""
+        return bool(self.tables) and any(self.of(each).pin for each in names)
+
+    def exclude(self, names: Iterable[str], others: Iterable[str]) -> bool:
+        """Return whether two models may not be loaded at once, given the names of each."""
+        return bool(self.sets) and not self._sets_of(names).isdisjoint(self._sets_of(others))
+
+    def _sets_of(self, names: Iterable[str]) -> frozenset[str]:
+        return frozenset().union(*(self._sets_by_name.get(folded(each), frozenset()) for each in names))
 
     def target(self, name: str) -> str:
         """Return the name of the model that has this alias; empty if the name is no alias."""
@@ -98,8 +125,8 @@ def folded(name: str) -> str:
     return (name if ":" in last else f"{name}:latest").lower()
 
 
-def read_models(table: object, wrong: Wrong) -> ConfiguredModels:
-    """Read the file's table `model`. Each mistake is reported to `wrong`, and what it concerns is left out."""
+def read_models(table: object, sets: object, wrong: Wrong) -> ConfiguredModels:
+    """Read the file's tables `model` and `model_sets`. Each mistake is reported to `wrong`."""
     tables: list[ModelSettings] = []
     places: dict[str, tuple[str, ...]] = {}
     if not isinstance(table, dict):
@@ -117,7 +144,36 @@ def read_models(table: object, wrong: Wrong) -> ConfiguredModels:
             places[key] = place
             tables.append(_read_one(name, content, wrong))
     _check_aliases(tables, places, wrong)
-    return ConfiguredModels(tuple(tables))
+    models = ConfiguredModels(tuple(tables))
+    return replace(models, sets=_read_sets(sets, models, wrong))
+
+
+def _read_sets(table: object, models: ConfiguredModels, wrong: Wrong) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    if not isinstance(table, dict):
+        wrong(("model_sets",), 'it must hold lists of models: NAME = ["MODEL", "MODEL"]')
+        return found
+    for name, members in table.items():
+        place = ("model_sets", name)
+        if not isinstance(members, list) or not all(isinstance(each, str) for each in members):
+            wrong(place, "it must be a list of names of models")
+        elif bad := [each for each in members if _fault_of_name(each)]:
+            wrong(place, f"{bad[0]!r}: {_fault_of_name(bad[0])}")
+        else:
+            found[name] = tuple(models.target(each) or each for each in members)
+            _check_set(place, found[name], models, wrong)
+    return found
+
+
+def _check_set(place: tuple[str, ...], members: tuple[str, ...], models: ConfiguredModels, wrong: Wrong) -> None:
+    """Report a set that contradicts itself or the settings of its models."""
+    if len(set(map(folded, members))) < max(len(members), 2):
+        wrong(place, "it must have two models or more, each of them once")
+    if pinned := [each for each in members if models.of(each).pin]:
+        wrong(place, f"{pinned[0]!r} is pinned, so that no other model of the set could ever be loaded")
+    preloaded = [each for each in members if models.of(each).preload]
+    if len(preloaded) > 1:
+        wrong(place, f"{preloaded[0]!r} and {preloaded[1]!r} are both preloaded, but exclude each other")
 
 
 def check_bounds(models: ConfiguredModels, limits: Limits) -> None:
@@ -186,6 +242,12 @@ def _aliases(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("it must be true or false")
+    return value
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("it must be a text")
@@ -216,6 +278,8 @@ def _count(least: int) -> Callable[[object], int]:
 
 
 _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
+    "preload": _flag,
+    "pin": _flag,
     "aliases": _aliases,
     "backend": _text,
     "keep_alive": _seconds,

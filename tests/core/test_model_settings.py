@@ -29,6 +29,12 @@ stop = ["END"]
 
 [model.small]
 keep_alive = -1
+preload = true
+pin = true
+
+[model_sets]
+large = ["gpt-4o", "LLAMA3:70b"]
+"two words" = ["llama3:70b", "away/big/model/x"]
 
 [model."away/big/model/x"]
 options = { top_k = 1 }
@@ -59,7 +65,8 @@ def test_every_setting_of_a_model(read):
         max_context_tokens=16384,
         max_output_tokens=512,
     )
-    assert read(GOOD).of("small").keep_alive == math.inf
+    small = read(GOOD).of("small")
+    assert (small.keep_alive, small.preload, small.pin) == (math.inf, True, True)
     assert read(GOOD).of("other") == ModelSettings()
 
 
@@ -78,6 +85,29 @@ def test_an_alias_leads_to_its_model(read):
     assert [models.target(each) for each in ("gpt-4o:v2", "qwen3:8b", "team/fast", "")] == [""] * 4
 
 
+def test_sets_of_models_that_exclude_each_other(read):
+    models = read(GOOD)
+    # A member may be named by an alias.
+    assert models.sets["large"] == ("qwen3:8b", "LLAMA3:70b")
+    for one, other, excluded in (
+        ("qwen3:8b", "llama3:70b", True),
+        ("llama3:70b", "away/big/model/x:latest", True),
+        ("qwen3:8b", "away/big/model/x:latest", False),
+        ("qwen3:8b", "small", False),
+        ("unknown", "unknown", False),
+    ):
+        assert models.exclude([one], [other]) is models.exclude([other], [one]) is excluded
+    assert models.exclude(["small", "qwen3:8b"], ["other", "llama3:70b"])
+    assert not ConfiguredModels().exclude(["a"], ["a"])
+
+
+def test_a_model_is_pinned_under_any_of_its_names(read):
+    models = read(GOOD)
+    assert models.pins(["other", "small:latest"])
+    assert not models.pins(["other", "qwen3:8b"])
+    assert not ConfiguredModels().pins(["a"])
+
+
 def test_a_file_without_models(read):
     assert read("") == ConfiguredModels()
     assert ConfiguredModels().of("any") == ModelSettings()
@@ -93,7 +123,7 @@ def test_a_file_without_models(read):
         ('[model."a:cloud"]', 1, "model.a:cloud: the name must not end in :local or :cloud"),
         ('[model.a]\n[model."A:latest"]', 2, "model.A:latest: it is the same model as 'a'"),
         ('[model."a.b:c"]\nkeepalive = 1', 2, "model.a.b:c.keepalive: there is no such setting of a model; perhaps k"),
-        ("[model.a]\nzzz = 1", 2, "model.a.zzz: there is no such setting of a model; there are aliases, options, "),
+        ("[model.a]\nzzz = 1", 2, "model.a.zzz: there is no such setting of a model; there are preload, pin, alia"),
         ('[model."a"]\nkeep_alive = "soon"', 2, 'model.a.keep_alive: it must be a duration, such as "5m"'),
         ("[model.a]\nkeep_alive = true", 2, "model.a.keep_alive: it must be a duration"),
         (f"[model.a]\nkeep_alive = {10**400}", 2, "model.a.keep_alive: it must be a duration"),
@@ -120,6 +150,19 @@ def test_a_file_without_models(read):
         ("model.'a'.num_parallel = 0", 1, "model.a.num_parallel: it must be a whole number"),
         ("[model.a.options]\nseed = 1979-05-27", 2, "model.a.options.seed: option"),
         (f"[model.a.options]\ntemperature = {10**400}", 2, "model.a.options.temperature: the number is too large"),
+        ("[model.a]\npin = 1", 2, "model.a.pin: it must be true or false"),
+        ("[model.a]\npreload = 'yes'", 2, "model.a.preload: it must be true or false"),
+        ("model_sets = 5", 1, "model_sets: it must hold lists of models"),
+        ("[model_sets]\na = 'b'", 2, "model_sets.a: it must be a list of names of models"),
+        ("[model_sets]\n\na = ['b', 'c d']", 3, "model_sets.a: 'c d': it is no valid name of a model"),
+        ("[model_sets]\na = ['b']", 2, "model_sets.a: it must have two models or more, each of them once"),
+        ("[model_sets]\na = ['b', 'c', 'B']", 2, "model_sets.a: it must have two models or more, each of them once"),
+        ("[model_sets]\na = ['b', 'c']\n[model.b]\npin = true", 2, "model_sets.a: 'b' is pinned, so that no other"),
+        (
+            "[model_sets]\na = ['b', 'c']\n[model]\nb.preload = true\nc.preload = true",
+            2,
+            "model_sets.a: 'b' and 'c' are both preloaded, but exclude each other",
+        ),
         ('[models."a"]\nkeep_alive = 1', 1, "models: it is the folder of the models; the settings of a model stand in"),
     ],
 )

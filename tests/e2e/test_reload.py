@@ -1,5 +1,6 @@
 """SIGHUP has a server read its configuration again."""
 
+import json
 import os
 import signal
 import subprocess
@@ -95,6 +96,38 @@ def test_settings_of_a_model_hold_on_both_faces_and_from_the_next_request_on(con
         again(server, "changed model")
         assert server.ask("/api/chat", body)[0] == 404
         assert server.json("/api/chat", body | {"model": "gpt-5"})["eval_count"] == 2
+
+
+def test_models_are_preloaded_pinned_and_exclude_each_other(config, tmp_path):
+    config.write_text("max_loaded_models = 1\n[model.llamita]\npreload = true\npin = true\n")
+    body = {"prompt": "a", "stream": False, "options": {"num_predict": 1}, "keep_alive": 0}
+    with serving(tmp_path / "models") as server, grpc.insecure_channel(server.grpc) as channel:
+
+        def loaded():
+            request = models_pb2.ListLoadedModelsRequest()
+            found = models_pb2_grpc.ModelsServiceStub(channel).ListLoadedModels(request).models
+            return {each.model.name: each.pinned for each in found}
+
+        wait_until(lambda: loaded() == {"llamita:latest": True})
+        # The request's keep-alive does not end it, and another model finds no room.
+        server.json("/api/generate", body | {"model": "llamita"})
+        status, _, text = server.ask("/api/embed", {"model": "llamita-embed", "input": "a"})
+        assert (status, json.loads(text)["error"]) == (
+            500,
+            "unable to load model: pinned models take all 1 places; OLLAMA_MAX_LOADED_MODELS sets how many there are",
+        )
+        with pytest.raises(grpc.RpcError) as failed:
+            models_pb2_grpc.ModelsServiceStub(channel).LoadModel(models_pb2.LoadModelRequest(name="llamita-embed"))
+        assert failed.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert loaded() == {"llamita:latest": True}
+        config.write_text('[model_sets]\nboth = ["llamita", "llamita-embed"]\n[model.llamita-embed]\npreload = true\n')
+        again(server, "changed max_loaded_models, model")
+        # What is pinned no longer has the keep-alive of its last request.
+        wait_until(lambda: loaded() == {"llamita-embed:latest": False})
+        server.json("/api/generate", body | {"model": "llamita", "keep_alive": "1h"})
+        assert loaded() == {"llamita:latest": False}
+        server.json("/api/embed", {"model": "llamita-embed", "input": "a"})
+        assert loaded() == {"llamita-embed:latest": False}
 
 
 def test_a_command_has_a_server_read_its_configuration_again(config, tmp_path):

@@ -288,6 +288,7 @@ async def running_core(
     from puna.sandbox.sandbox import Sandbox
     from puna.serving.core import Serving
     from puna.serving.installed_backends import InstalledBackends
+    from puna.serving.preload import Preloader
 
     sandbox = Sandbox(settings.limits)
     backends = Registry.discover(settings)
@@ -325,7 +326,10 @@ async def running_core(
         # The same servicers as behind the socket, so the bridge sees the public API.
         add_services(core, cast("grpc.aio.Server", channel), batches, diagnostics)
         with _measured(core, pool, settings):
-            yield RunningCore(cast("grpc.aio.Channel", channel), address, core.activity, backends, core.metrics)
+            async with Preloader(core).running() as preloader:
+                if reloader is not None:
+                    reloader.listeners += [pool.adopt_settings, preloader.start]
+                yield RunningCore(cast("grpc.aio.Channel", channel), address, core.activity, backends, core.metrics)
 
 
 @contextmanager

@@ -139,6 +139,7 @@ def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
         active_requests=entry.active,
         queued_requests=entry.queued,
         process_id=entry.pid,
+        pinned=entry.pinned,
     )
 
 

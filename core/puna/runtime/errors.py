@@ -7,6 +7,10 @@ class HostFailedError(LoadFailedError):
     """The host died, or gave no sign of life, while it loaded the model."""
 
 
+class RoomTakenError(LoadFailedError):
+    """Pinned models leave no room for the model. The text names none of them, since the caller may not know them."""
+
+
 class ContractVersionError(LoadFailedError):
     """The host speaks another version of the contract between core and backends."""
 

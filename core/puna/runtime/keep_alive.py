@@ -2,7 +2,9 @@
 
 Theory. A PooledModel counts its leases. Acquiring a lease stops the expiry timer; releasing the last one starts it with
 the model's keep-alive. When the timer fires, the pool removes the model. A model that is marked `evicting` accepts no
-further lease (the pool checks this) and expires at once when its last lease ends, whatever its keep-alive is.
+further lease (the pool checks this) and expires at once when its last lease ends, whatever its keep-alive is. A pinned
+model has no timer and is no eviction candidate; it goes when a request unloads it, when a request needs it loaded in
+another way, and with its host.
 """
 
 import asyncio
@@ -48,6 +50,12 @@ class PooledModel:
     """Whether it takes memory of this machine. Others are not counted and not evicted for it."""
     keep_alive: float
     """Seconds to stay loaded when idle; 0: expire at once; infinity: never expire."""
+    names: set[str] = field(default_factory=set)
+    """The shortest names under which requests have asked for it. Names that share a file share the loaded model."""
+    pins: Callable[[Iterable[str]], bool] = lambda _: False
+    """Returns whether the configuration pins a model of these names. A reload may change its answer."""
+    unloading: bool = False
+    """Whether a request has unloaded it, which ends also a pinned model."""
     folder: str = ""
     """The folder of its files, which goes with it; empty if it has none."""
     lease_count: int = 0
@@ -63,8 +71,20 @@ class PooledModel:
     """Leases that embed, rank or tokenize."""
     removed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the pool has removed it. Its memory may stay in use for a while longer."""
+    timer_seconds: float = math.nan
+    """`idle_seconds` when the expiry timer was last started; NaN: never."""
     _expires_at_ns: int | None = None
     _timer: asyncio.TimerHandle | None = None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it stays: its keep-alive does not end, and it is not evicted for other models."""
+        return not self.unloading and self.pins(self.names)
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds to stay loaded when idle."""
+        return math.inf if self.pinned else self.keep_alive
 
     def acquire(self, kind: LeaseKind = LeaseKind.LOAD_ONLY) -> None:
         """Count a lease and stop the expiry timer."""
@@ -98,13 +118,15 @@ class PooledModel:
         if self.lease_count:
             return
         # `expire` is called in place and not by a timer, so that a load that waits for the memory can go on at once.
-        if self.evicting or self.keep_alive <= 0:
+        seconds = self.idle_seconds
+        if self.evicting or seconds <= 0:
             expire()
             return
-        self._expires_at_ns = expires_at_ns(time.time_ns(), self.keep_alive)
+        self.timer_seconds = seconds
+        self._expires_at_ns = expires_at_ns(time.time_ns(), seconds)
         # The event loop's timers do not take infinity. Without one the model stays until it is evicted.
-        if math.isfinite(self.keep_alive):
-            self._timer = asyncio.get_running_loop().call_later(self.keep_alive, expire)
+        if math.isfinite(seconds):
+            self._timer = asyncio.get_running_loop().call_later(seconds, expire)
 
     async def aclose(self) -> None:
         """Free the model, and remove the folder of its files once no host reads it any more."""
@@ -131,13 +153,14 @@ class PooledModel:
             size_bytes=facts.size_bytes or self.requirements.file_bytes,
             vram_bytes=facts.vram_bytes,
             context_length=facts.context_length,
-            expires_at_ns=self._expires_at_ns or expires_at_ns(now_ns, self.keep_alive),
+            expires_at_ns=self._expires_at_ns or expires_at_ns(now_ns, self.idle_seconds),
             # A lease that waits for a slot is not active yet.
             active=self.lease_count - self.limiter.queued,
             queued=self.limiter.queued,
             slots=self.limiter.slots,
             pid=self.pid,
             accepts=not self.evicting,
+            pinned=self.pinned,
         )
 
 

@@ -51,9 +51,13 @@ class LoadedModels:
         """Return the models that take memory of this machine, in the order in which they were loaded."""
         return [each for each in self._models.values() if each.takes_memory]
 
+    def evictable(self) -> list[PooledModel]:
+        """Return the models in memory that are not pinned."""
+        return [each for each in self.in_memory() if not each.pinned]
+
     def idle(self) -> list[PooledModel]:
-        """Return the models in memory without a lease."""
-        return [each for each in self.in_memory() if not each.lease_count]
+        """Return the evictable models without a lease."""
+        return [each for each in self.evictable() if not each.lease_count]
 
     def entries(self) -> list[LoadedEntry]:
         """Return a row for each model. The model that expires last comes first."""
@@ -81,19 +85,27 @@ class LoadedModels:
         self.expire_when_idle(pooled)
 
     def evict_excess(self, keep: PooledModel, most: int) -> None:
-        """Evict models until at most `most` are left that are not evicting; `keep` always stays.
+        """Evict models until at most `most` are left that are not evicting; `keep` and pinned models always stay.
 
         There are too many when a slow load lost its turn and others were loaded beside it.
         """
         others = [each for each in self.in_memory() if each is not keep and not each.evicting]
-        while len(others) >= most:
-            candidate = eviction_candidate(others)
+        candidates = [each for each in others if not each.pinned]
+        while candidates and len(others) >= most:
+            candidate = eviction_candidate(candidates)
             others.remove(candidate)
+            candidates.remove(candidate)
             self.evict(candidate, keep.requirements.name)
 
     def expire_when_idle(self, pooled: PooledModel) -> None:
         """Start a model's expiry timer if it is idle."""
         pooled.start_timer_if_idle(lambda: self.remove(pooled))
+
+    def adopt_settings(self) -> None:
+        """Stop the expiry timers of idle models that a reload has pinned, and start those of models that it freed."""
+        for each in self.all():
+            if each.timer_seconds != each.idle_seconds:
+                self.expire_when_idle(each)
 
     def remove(self, pooled: PooledModel, cause: str = "") -> None:
         """Remove a model and begin to free it. Does nothing if the model was removed before.

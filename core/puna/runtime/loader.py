@@ -1,19 +1,22 @@
 """Making room for a model and loading it: the scheduler's ModelProvider.
 
 Theory. `provide` repeats one decision until a usable model is there, since everything may have changed after each wait.
-In this order: a loaded instance that does not meet the requirements is evicted; a model that takes no memory here is
-loaded at once; memory that is being freed is waited for; a model is evicted when there are too many; an idle model is
-evicted when the file would take too large a part of the free memory; then the model is loaded. Whenever the loader must
-wait for the requests of others, it gives up the load turn meanwhile.
+In this order: a loaded instance that does not meet the requirements is evicted; models that the configuration excludes
+beside this one are evicted; a model that takes no memory here is loaded at once; memory that is being freed is waited
+for; a model is evicted when there are too many; an idle model is evicted when the file would take too large a part of
+the free memory; then the model is loaded. Whenever the loader must wait for the requests of others, it gives up the
+load turn meanwhile. A pinned model is evicted for itself alone, when a request needs it loaded in another way.
 """
 
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 from puna import events
 from puna.errors import OutOfMemoryError, PunaError
 from puna.runtime.admission import ConcurrencyLimiter
+from puna.runtime.errors import RoomTakenError
 from puna.runtime.keep_alive import PooledModel, eviction_candidate
 from puna.runtime.launch import ModelLauncher
 from puna.runtime.loaded_models import LoadedModels
@@ -72,9 +75,14 @@ class Loader:
             # `usable` has refused this instance, so it must go before another one of the same key can be loaded.
             if (stale := self._models.get(requirements.key)) is not None:
                 await self._evict_and_wait(stale, job)
+            elif rival := self._rival(requirements.key, {requirements.name}):
+                if rival.pinned:
+                    raise RoomTakenError(f"unable to load model: {requirements.name} excludes a model that is pinned")
+                log.info("%s excludes %s", requirements.name, rival.requirements.name)
+                await self._evict_and_wait(rival, job, requirements.name)
             # A model at an upstream needs no room here.
             elif not self._launcher.takes_memory(requirements):
-                return await self._load(requirements, job)
+                return self._evict_rivals(await self._load(requirements, job))
             # Memory that has become free may change each of the decisions below.
             elif await self._models.wait_for_memory():
                 continue
@@ -88,7 +96,21 @@ class Loader:
                 pooled = await self._load(requirements, job)
                 # Another load may have finished meanwhile, if this one lost the load turn by its silence.
                 self._models.evict_excess(pooled, self._most)
-                return pooled
+                return self._evict_rivals(pooled)
+        return pooled
+
+    def _rival(self, key: str, names: Iterable[str]) -> PooledModel | None:
+        """Return a loaded model that the configuration excludes beside the model of this key; None if there is none."""
+        excluded = self._settings.model_settings.exclude
+        others = (each for each in self._models.all() if each.requirements.key != key)
+        return next((each for each in others if excluded(names, each.names)), None)
+
+    def _evict_rivals(self, pooled: PooledModel) -> PooledModel:
+        """Evict the models that were loaded meanwhile although the configuration excludes them beside this one."""
+        excluded = self._settings.model_settings.exclude
+        for each in self._models.all():
+            if each is not pooled and not each.pinned and excluded(pooled.names, each.names):
+                self._models.evict(each, pooled.requirements.name)
         return pooled
 
     def _lacks_memory(self, requirements: ModelRequirements) -> bool:
@@ -105,7 +127,11 @@ class Loader:
 
     async def _make_room(self, room_for: str, job: LoadJob[PooledModel]) -> None:
         """Evict a model for another one. If it is busy, wait until any model becomes idle or is removed."""
-        candidate = eviction_candidate(self._models.in_memory())
+        candidates = self._models.evictable()
+        if not candidates:
+            text = f"pinned models take all {self._most} places; OLLAMA_MAX_LOADED_MODELS sets how many there are"
+            raise RoomTakenError(f"unable to load model: {text}")
+        candidate = eviction_candidate(candidates)
         self._models.evict(candidate, room_for)
         if candidate.lease_count:
             await job.wait_without_turn(self._models.next_change())
@@ -129,7 +155,7 @@ class Loader:
             raise
 
     async def _load_or_retry(self, requirements: ModelRequirements, job: LoadJob[PooledModel]) -> PooledModel:
-        """Load a model. When there is no room, try once more with a smaller context and all others evicted."""
+        """Load a model. When there is no room, try once more with a smaller context, and with others evicted."""
         try:
             return await self._launch(requirements, job.report)
         except OutOfMemoryError:
@@ -137,10 +163,10 @@ class Loader:
             if smaller and "context_length" in requirements.automatic:
                 requirements = replace(requirements, spec=replace(requirements.spec, context_length=smaller))
             # Nothing can be freed and the context cannot be made smaller: a second try would fail in the same way.
-            elif not self._models.in_memory():
+            elif not self._models.evictable():
                 raise
         log.warning("no room for %s: trying once more", requirements.name)
-        for other in self._models.in_memory():
+        for other in self._models.evictable():
             await self._evict_and_wait(other, job, requirements.name)
         await self._models.wait_for_memory()
         return await self._launch(requirements, job.report)
@@ -167,6 +193,8 @@ class Loader:
             limiter=ConcurrencyLimiter(launched.model.facts.parallel),
             # A request's own keep-alive replaces this default when its lease begins.
             keep_alive=self._keep_alive(requirements.name),
+            names={requirements.name},
+            pins=lambda names: self._settings.model_settings.pins(names),
         )
         self._models.add(pooled)
         seconds = time.monotonic() - began

@@ -142,10 +142,12 @@ class ModelPool:
                 raise QueueFullError
             # No `await` lies between `usable` and this, so the model cannot be evicted in between.
             pooled.acquire(kind)
+        # The file may have settings for each of the names under which it is loaded.
+        pooled.names.add(requirements.name)
         try:
             # The new keep-alive also holds for the other requests that use the model.
             if keep_alive is not None:
-                pooled.keep_alive = keep_alive
+                pooled.keep_alive, pooled.unloading = keep_alive, False
             # Only a sequence may have to wait again. See AdmittedModel for its position.
             if kind is not LeaseKind.SEQUENCE and position:
                 report(Queued(0))
@@ -167,9 +169,13 @@ class ModelPool:
         if pooled is None:
             return False
         # Requests that run keep the model. It goes when the last of them ends.
-        pooled.keep_alive = 0.0
+        pooled.keep_alive, pooled.unloading = 0.0, True
         self._models.expire_when_idle(pooled)
         return True
+
+    def adopt_settings(self) -> None:
+        """Take notice of a reload: models may be pinned now that were not, and others no longer."""
+        self._models.adopt_settings()
 
     def accepts(self, key: str) -> bool:
         """Return whether a model is loaded and takes further requests."""

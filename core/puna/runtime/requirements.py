@@ -114,3 +114,5 @@ class LoadedEntry:
     """Process id of its host; 0 if it has none."""
     accepts: bool
     """Whether it takes further requests. A model that is being evicted does not."""
+    pinned: bool = False
+    """Whether the configuration pins it."""

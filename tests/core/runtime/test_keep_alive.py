@@ -82,6 +82,24 @@ async def test_one_that_stays_for_good_has_no_timer():
     assert model.entry(0).expires_at_ns > LONGEST_NS
 
 
+async def test_a_pinned_model_stays_until_a_request_unloads_it():
+    pinned = {"m"}
+    model = resident(keep_alive=0.0)
+    model.names, model.pins = {"m"}, lambda names: not pinned.isdisjoint(names)
+    model.acquire()
+    model.release(lambda: pytest.fail("it has expired"))
+    assert model.pinned
+    assert model.entry(0).pinned
+    assert model.entry(0).expires_at_ns > LONGEST_NS
+    expired = asyncio.Event()
+    model.unloading = True
+    model.start_timer_if_idle(expired.set)
+    assert expired.is_set()
+    model.unloading = False
+    pinned.clear()
+    assert not model.pinned
+
+
 async def test_ps_shows_the_end_of_the_last_idle_time():
     model = resident(keep_alive=5.0, lease_count=1)
     assert model.entry(7).expires_at_ns == 5_000_000_007

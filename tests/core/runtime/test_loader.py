@@ -1,8 +1,13 @@
+import asyncio
+
 import pytest
+from tests.core.serving.asking import until
 
 from puna import events
 from puna.backend import ModelFacts, ModelSpec
 from puna.errors import OutOfMemoryError
+from puna.model_settings import ConfiguredModels, ModelSettings
+from puna.runtime.errors import RoomTakenError
 from puna.runtime.launch import Launched
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.loader import Loader
@@ -134,6 +139,115 @@ async def test_without_room_a_context_that_was_asked_for_stays(models, heard):
     assert launcher.contexts == [8192]
     assert models.all() == []
     assert heard == [events.ModelLoadFailed(model="a", backend="b", reason="LOAD_FAILED", error="no room")]
+
+
+def configured(*tables, most=2, **sets):
+    models = ConfiguredModels(tuple(tables), {name: tuple(members) for name, members in sets.items()})
+    return Settings(max_loaded_models=most, model_settings=models)
+
+
+PINNED = ModelSettings(name="pinned", pin=True)
+
+
+async def names_after(loader, models, *names):
+    for name in names:
+        await loader.provide(need(name), Job())
+    return [each.requirements.name for each in models.all()]
+
+
+async def test_a_pinned_model_stays_whatever_the_others_need(models):
+    launcher = Launcher()
+    loader = Loader(models, launcher, configured(PINNED))
+    # It would be the first to go: its keep-alive is the shortest.
+    first = await loader.provide(need("pinned"), Job())
+    first.keep_alive = 0.001
+    assert await names_after(loader, models, "b", "c") == ["pinned", "c"]
+    launcher.free = 100
+    await loader.provide(need("large", file_bytes=81), Job())
+    assert [each.requirements.name for each in models.all()] == ["pinned", "large"]
+    launcher.fits = lambda context: len(models.all()) < 2 or context <= 4096
+    await loader.provide(need("larger", context=20000, automatic=["context_length"]), Job())
+    assert [each.requirements.name for each in models.all()] == ["pinned", "larger"]
+    models.evict_excess(models.all()[1], 1)
+    assert not first.removed.is_set()
+
+
+async def test_a_pinned_model_is_loaded_anew_for_other_requirements(models):
+    loader = Loader(models, Launcher(), configured(PINNED, most=1))
+    first = await loader.provide(need("pinned"), Job())
+    second = await loader.provide(need("pinned", context=4096), Job())
+    assert first.removed.is_set()
+    assert second.pinned
+
+
+async def test_where_all_are_pinned_there_is_no_room(models, heard):
+    loader = Loader(models, Launcher(), configured(PINNED, most=1))
+    await loader.provide(need("pinned"), Job())
+    with pytest.raises(RoomTakenError, match="pinned models take all 1 places; OLLAMA_MAX_LOADED_MODELS"):
+        await loader.provide(need("b"), Job())
+    assert heard == []
+    # One that a request has unloaded makes room as soon as it is idle.
+    models.all()[0].unloading = True
+    assert await names_after(loader, models, "b") == ["b"]
+
+
+async def test_the_models_of_a_set_take_turns(models, heard):
+    loader = Loader(models, Launcher(), configured(most=9, large=["a", "B:latest"], other=["b", "c"]))
+    assert await names_after(loader, models, "a", "d", "c") == ["a", "d", "c"]
+    assert await names_after(loader, models, "b") == ["d", "b"]
+    assert await names_after(loader, models, "c", "a") == ["d", "c", "a"]
+    assert [(each.model, each.cause, each.evicted_for) for each in heard] == [
+        ("a", "evicted", "b"),
+        ("c", "evicted", "b"),
+        ("b", "evicted", "c"),
+    ]
+
+
+async def test_a_busy_model_of_the_set_is_waited_for(models):
+    loader = Loader(models, Launcher(), configured(most=9, large=["a", "b"]))
+    busy = await loader.provide(need("a"), Job())
+    loader.acquire(busy, LeaseKind.SEQUENCE)
+    waiting = asyncio.ensure_future(loader.provide(need("b"), Job()))
+    await until(lambda: busy.evicting)
+    assert not waiting.done()
+    loader.release(busy, LeaseKind.SEQUENCE)
+    made = await waiting
+    assert models.all() == [made]
+
+
+async def test_a_set_binds_models_that_take_no_memory_too(models):
+    launcher = Launcher()
+    launcher.upstream = {"a", "b"}
+    loader = Loader(models, launcher, configured(large=["a", "b"]))
+    assert await names_after(loader, models, "a", "b") == ["b"]
+
+
+async def test_a_model_of_the_set_that_was_loaded_beside_goes(models):
+    """A load that makes no progress loses its turn, and others are loaded meanwhile."""
+    launcher, beside = Launcher(), []
+    loader = Loader(models, launcher, configured(most=9, large=["a", "b"]))
+
+    launch = launcher.launch
+
+    async def slow(requirements, on_progress, *, on_death):
+        if requirements.name == "a" and not beside:
+            beside.append(await loader.provide(need("b"), Job()))
+        return await launch(requirements, on_progress, on_death=on_death)
+
+    launcher.launch = slow
+    made = await loader.provide(need("a"), Job())
+    assert models.all() == [made]
+    assert beside[0].removed.is_set()
+
+
+async def test_a_name_of_the_same_file_may_pin_it(models):
+    loader = Loader(models, Launcher(), configured(PINNED, most=1, large=["copy", "b"]))
+    made = await loader.provide(need("copy"), Job())
+    assert not made.pinned
+    made.names.add("pinned")  # as a lease does
+    assert made.pinned
+    with pytest.raises(RoomTakenError, match="b excludes a model that is pinned"):
+        await loader.provide(need("b"), Job())
 
 
 async def test_models_that_take_no_memory_are_neither_counted_nor_evicted(models):

@@ -290,6 +290,32 @@ async def test_a_model_may_have_its_own_keep_alive(make_pool, want):
     assert names(pool) == ["usual:latest"]
 
 
+def pinning(*names):
+    return ConfiguredModels(tuple(ModelSettings(name=each, pin=True) for each in names))
+
+
+async def test_pins_hold_from_the_reload_on(make_pool, want):
+    pool = await make_pool(model_settings=pinning("a"), max_loaded_models=2)
+    await use(pool, want("a"), keep_alive=0.0)
+    await use(pool, want("b"), keep_alive=1000.0)
+    assert {each.name: each.pinned for each in pool.loaded()} == {"a:latest": True, "b:latest": False}
+    pool._settings.adopt(replace(pool._settings, model_settings=pinning("b")))
+    pool.adopt_settings()
+    # The keep-alive of the last request holds again.
+    assert {each.name: each.pinned for each in pool.loaded()} == {"b:latest": True}
+    assert pool.loaded()[0].expires_at_ns > LONGEST_NS
+    assert await pool.unload(want("b").key)
+    assert pool.loaded() == []
+
+
+async def test_a_reload_restarts_no_keep_alive_that_it_does_not_concern(make_pool, want):
+    pool = await make_pool()
+    await use(pool, want("a"), keep_alive=1000.0)
+    (before,) = pool.loaded()
+    pool.adopt_settings()
+    assert pool.loaded() == [before]
+
+
 async def test_the_queue_bounds_all_that_wait(make_pool, want):
     pool = await make_pool(max_queue=3)
     busy = want("busy", parallel=1)

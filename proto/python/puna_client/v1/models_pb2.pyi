@@ -398,6 +398,7 @@ class LoadedModel(_message.Message):
     ACTIVE_REQUESTS_FIELD_NUMBER: _builtins.int
     QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
     PROCESS_ID_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """Memory in bytes, including GPU memory."""
     vram_bytes: _builtins.int
@@ -414,6 +415,8 @@ class LoadedModel(_message.Message):
     """Number of waiting requests."""
     process_id: _builtins.int
     """Process id of the host. 0: the model runs in the server's process."""
+    pinned: _builtins.bool
+    """Whether the configuration pins the model: it does not expire, and is not evicted for other models."""
     @_builtins.property
     def model(self) -> Global___Model:
         """Model, under the name by which it was loaded."""
@@ -435,10 +438,11 @@ class LoadedModel(_message.Message):
         active_requests: _builtins.int = ...,
         queued_requests: _builtins.int = ...,
         process_id: _builtins.int = ...,
+        pinned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "backend", b"backend", "context_length", b"context_length", "expire_time", b"expire_time", "expire_utc_offset_seconds", b"expire_utc_offset_seconds", "model", b"model", "process_id", b"process_id", "queued_requests", b"queued_requests", "size_bytes", b"size_bytes", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "backend", b"backend", "context_length", b"context_length", "expire_time", b"expire_time", "expire_utc_offset_seconds", b"expire_utc_offset_seconds", "model", b"model", "pinned", b"pinned", "process_id", b"process_id", "queued_requests", b"queued_requests", "size_bytes", b"size_bytes", "vram_bytes", b"vram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
