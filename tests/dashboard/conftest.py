@@ -104,6 +104,19 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def recorder(tmp_path_factory):
+    """A server that keeps records of requests.
+
+    It also has `seer`, which takes images, and `script`, whose answer the last character of the last message selects.
+    """
+    with running(tmp_path_factory.mktemp("home"), PUNA_RECORDS="1") as server:
+        template = "{{ if .System }}{{ .System }} {{ end }}{{ .Prompt }} so"
+        server.upload("seer", MODELS / "chatter.gguf", MODELS / "chatter-eye.gguf", template=template)
+        server.upload("script", MODELS / "scripted.gguf", template="{{ .Prompt }}")
+        yield server
+
+
+@pytest.fixture(scope="session")
 def axe():
     """The source of axe-core, which finds what makes a page hard to use with a screen reader or a keyboard."""
     import axe_playwright_python

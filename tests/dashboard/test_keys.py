@@ -87,3 +87,18 @@ def test_the_key_of_an_administrator_allows_everything(looker, closed, keys):
     expect(page.get_by_text("No model is loaded.")).to_be_visible()
     page.get_by_role("link", name="Queue").click()
     expect(page.get_by_text("No request runs or waits.")).to_be_visible()
+
+
+def test_prompts_and_the_log_are_kept_from_keys_that_may_not_see_them(looker, closed, keys):
+    looker.refused = True
+    page = looker.open(closed, "requests", key=keys["inference"])
+    alert = page.get_by_role("alert")
+    expect(alert.filter(has_text="lacks the permission 'requests'")).to_be_visible()
+    page.get_by_role("link", name="Log").click()
+    expect(alert.filter(has_text="lacks the permission 'diagnostics'")).to_be_visible()
+    expect(page.get_by_role("log")).to_have_count(0)
+    # What the key is for works.
+    page.get_by_role("link", name="Chat").click()
+    page.get_by_label("Message", exact=True).fill("What is 3 + 4?")
+    page.get_by_label("Message", exact=True).press("Enter")
+    expect(page.locator(".message.assistant footer")).to_contain_text("output tokens")

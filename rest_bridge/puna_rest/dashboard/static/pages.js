@@ -6,5 +6,9 @@
 export const PAGES = [
   { name: "models", label: "Models", load: () => import("./pages/models.js") },
   { name: "queue", label: "Queue", load: () => import("./pages/queue.js") },
+  { name: "requests", label: "Requests", load: () => import("./pages/requests.js") },
   { name: "charts", label: "Charts", load: () => import("./pages/charts.js") },
+  { name: "chat", label: "Chat", load: () => import("./pages/chat.js") },
+  { name: "embeddings", label: "Embeddings", load: () => import("./pages/embeddings.js") },
+  { name: "log", label: "Log", load: () => import("./pages/log.js") },
 ];

@@ -6,9 +6,10 @@ const SLOWEST = 10_000;
 
 /**
  * Call `work` at once, and again `milliseconds` after each end, until `signal` aborts. `show` gets the text of each error,
- * and an empty text after a success. Errors make the pauses longer. Nothing is asked while the tab is hidden.
+ * and an empty text after a success; `words` puts an error into words. Errors make the pauses longer. Nothing is asked while
+ * the tab is hidden.
  */
-export async function poll(work, milliseconds, { signal, show }) {
+export async function poll(work, milliseconds, { signal, show, words = explain }) {
   let pause = milliseconds;
   while (!signal.aborted) {
     try {
@@ -18,7 +19,7 @@ export async function poll(work, milliseconds, { signal, show }) {
     } catch (error) {
       if (signal.aborted) return;
       pause = Math.min(Math.max(pause * 2, 1000), SLOWEST);
-      show(explain(error));
+      show(words(error));
     }
     await sleep(pause, signal);
     if (document.hidden) await visible(signal);
