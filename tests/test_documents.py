@@ -12,7 +12,7 @@ DOCUMENTS = sorted(
     if not any(part.startswith(".") or part == "node_modules" for part in path.relative_to(ROOT).parts)
 )
 # Names that look like files of this tree, and are none.
-OTHERS = {"puna/config.toml", "Mozilla/", "build/apps/"}
+OTHERS = {"puna/config.toml", ".puna/format.json", "Mozilla/", "build/apps/"}
 FILE = re.compile(r"[\w.-]+(?:/[\w.{}-]+)*(?:/|\.(?:py|md|toml|proto|json|tmpl|c|h|gguf|tsv|yaml))")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 TARGET = re.compile(r"make ((?!wheel-)[a-z][a-z-]*)")

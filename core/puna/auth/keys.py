@@ -12,10 +12,8 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
+from puna import atomic_files, formats
 from puna.auth.permissions import GRANTS, Permission
 
 log = logging.getLogger(__name__)
@@ -92,6 +91,8 @@ class KeyFile:
         self._looked = -_LOOK_SECONDS
         self._stamp: tuple[int, int, int] | None = None
         self._keys: Mapping[str, ApiKey] = {}
+        self._content: Mapping[str, Any] = {}
+        """The whole file. A newer version may have written more than keys."""
         self._enabled = False
         self._read()
 
@@ -152,7 +153,7 @@ class KeyFile:
             stat = self._path.stat()
         except FileNotFoundError:
             # The keys are gone, and with them every permission: `_enabled` stays as it is.
-            self._keys, self._stamp = {}, None
+            self._keys, self._content, self._stamp = {}, {}, None
             return
         except OSError as error:
             raise KeyFileError(f"{self._path}: {error.strerror}") from error
@@ -163,7 +164,7 @@ class KeyFile:
         # Kept although the content may be bad, so that a bad file is reported once and not every second.
         self._stamp = stamp
         try:
-            self._keys = _loads(self._path.read_bytes(), self._path)
+            self._keys, self._content = _loads(self._path.read_bytes(), self._path)
         except OSError as error:
             raise KeyFileError(f"{self._path}: {error.strerror}") from error
 
@@ -178,7 +179,7 @@ class KeyFile:
             self._read()
             keys = dict(self._keys)
             yield keys
-            write_private(self._path, _dumps(keys.values()))
+            atomic_files.write(self._path, _dumps(keys.values(), self._content))
             self._stamp = None
             self._read()
 
@@ -188,43 +189,39 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Replace a file atomically by one that its owner alone may read."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+def _dumps(keys: Iterable[ApiKey], content: Mapping[str, Any]) -> bytes:
+    """Return the content of the file with these keys. Fields other than the keys stay as they are."""
+    changed = {**content, "keys": [asdict(each) for each in keys]}
+    return json.dumps(formats.KEYS.versioned(changed), indent=1).encode() + b"\n"
+
+
+def _loads(data: bytes, path: Path) -> tuple[dict[str, ApiKey], Mapping[str, Any]]:
+    """Return the keys of a file, and its whole content."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _dumps(keys: Iterable[ApiKey]) -> bytes:
-    return json.dumps({"version": 1, "keys": [asdict(each) for each in keys]}, indent=1).encode() + b"\n"
-
-
-def _loads(data: bytes, path: Path) -> dict[str, ApiKey]:
-    try:
-        found = json.loads(data)
-        listed = found["keys"]
-        if found["version"] != 1 or not isinstance(listed, list):
+        content: dict[str, Any] = json.loads(data)
+        listed = content["keys"]
+        if formats.KEYS.check(path, content) < 1 or not isinstance(listed, list):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+    except formats.NewerFormatError as error:
+        raise KeyFileError(str(error.strerror)) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise KeyFileError(f"{path} is not a file of keys, version 1") from None
     names = {each.name for each in fields(ApiKey)}
     keys: dict[str, ApiKey] = {}
     for number, each in enumerate(listed, 1):
         where = f"{path}: key {number}"
-        if not isinstance(each, dict) or each.keys() - names or not {"id", "name", "digest"} <= each.keys():
-            raise KeyFileError(f"{where} lacks a field or has an unknown one")
+        if not isinstance(each, dict) or not {"id", "name", "digest"} <= each.keys():
+            raise KeyFileError(f"{where} lacks a field")
+        if unknown := sorted(each.keys() - names):
+            # It may restrict the key, so the key cannot be used without it.
+            raise KeyFileError(
+                f"{where} has the unknown field {unknown[0]!r}: a newer version of Puna may have written it"
+            )
         lists = {name: tuple(each[name]) for name in ("allow", "models") if isinstance(each.get(name), list)}
         key = ApiKey(**{**each, **lists})
         _check(key, where)
         keys[key.id] = key
-    return keys
+    return keys, content
 
 
 def _check(key: ApiKey, where: str) -> None:

@@ -9,18 +9,23 @@ import json
 import logging
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Final
 
+from puna import atomic_files
 from puna.auth.errors import QuotaExceededError, RateLimitedError
-from puna.auth.keys import ApiKey, write_private
+from puna.auth.keys import ApiKey
+from puna.formats import USAGE, NewerFormatError
 
 log = logging.getLogger(__name__)
 
 _MINUTE = 60.0
 _DAY = 86400.0
+_KEYS: Final = "keys"
+"""The field with the counts of each key."""
 
 
 @dataclass(slots=True)
@@ -55,13 +60,18 @@ class Ledger:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`path` is the file; None keeps the counts in memory. `clock` counts seconds, `now` tells the time in UTC."""
+        """`path` is the file; None keeps the counts in memory. `clock` counts seconds, `now` tells the time in UTC.
+
+        NewerFormatError: a newer version of Puna wrote the file.
+        """
         self._path = path
         self._clock = clock
         self._now = now
         self._counts: dict[str, Counts] = {}
         self._buckets: dict[str, _Bucket] = {}
         self._changed = False
+        self._content: dict[str, Any] = {}
+        """The whole file. A newer version may have written more than counts."""
         self._load()
 
     def counts(self, id_: str) -> Counts:
@@ -113,9 +123,14 @@ class Ledger:
         if self._path is None or not self._changed:
             return
         self._changed = False
-        data = json.dumps({id_: asdict(each) for id_, each in self._counts.items()}, indent=1).encode()
+        keys = dict(self._content.get(_KEYS, {}))
+        keys |= {id_: {**keys.get(id_, {}), **asdict(each)} for id_, each in self._counts.items()}
+        content = USAGE.versioned({**self._content, _KEYS: keys})
         try:
-            write_private(self._path, data)
+            with suppress(FileNotFoundError, ValueError):
+                # A newer version may have begun to use the file.
+                _read(self._path)
+            atomic_files.write(self._path, json.dumps(content, indent=1).encode() + b"\n")
         except OSError as error:
             log.error("the usage of keys cannot be kept in %s: %s", self._path, error.strerror)
 
@@ -146,7 +161,22 @@ class Ledger:
             return
         names = {each.name for each in fields(Counts)}
         try:
-            for id_, each in json.loads(self._path.read_bytes()).items():
+            content = _read(self._path)
+            for id_, each in content[_KEYS].items():
                 self._counts[id_] = Counts(**{name: value for name, value in each.items() if name in names})
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+            self._content = content
+        except NewerFormatError:
+            raise
+        except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
             log.error("the usage of keys in %s cannot be read and begins anew: %s", self._path, error)
+            with suppress(OSError):
+                self._path.replace(self._path.with_name(f"{self._path.name}.damaged"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the content of a file of usage. Raises OSError, NewerFormatError among them, and ValueError."""
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    # Before version 1, the file had the counts alone.
+    return content if USAGE.check(path, content) else {_KEYS: content}

@@ -74,6 +74,8 @@ class Batch:
     """For each request 1 if it has a result. Empty once the batch has ended."""
     results: int = 0
     """Index of the newest result."""
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the file of the progress that only a newer version knows. They stay in the file."""
 
     @property
     def id(self) -> str:
@@ -101,18 +103,20 @@ class Batch:
 
     def save(self) -> None:
         """Write the progress to the folder, atomically and durably."""
-        write_json(self.folder / STATE, asdict(self.progress))
+        write_json(self.folder / STATE, {**self.unknown, **asdict(self.progress)})
 
 
 def read(folder: Path) -> Batch:
     """Read a batch without its records. Raises OSError, ValueError, TypeError and KeyError."""
-    config = BatchConfig(**_known(BatchConfig, json.loads((folder / DESCRIPTION).read_bytes())))
+    config = BatchConfig(**known(BatchConfig, json.loads((folder / DESCRIPTION).read_bytes())))
     state = folder / STATE
-    progress = BatchProgress(**_known(BatchProgress, json.loads(state.read_bytes()))) if state.exists() else None
-    return Batch(config, folder, progress or BatchProgress())
+    values: dict[str, Any] = json.loads(state.read_bytes()) if state.exists() else {}
+    progress = known(BatchProgress, values)
+    unknown = {name: value for name, value in values.items() if name not in progress}
+    return Batch(config, folder, BatchProgress(**progress), unknown=unknown)
 
 
-def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+def known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that a class has fields for. A newer version may have written more."""
     names = {each.name for each in fields(kind)}
     return {name: value for name, value in values.items() if name in names}

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from puna.batch.batch import known
 from puna.batch.folder import Folder, Preparation, flush, published, remove
 from puna.batch.quota import Quota, check_number
 from puna.errors import InvalidRequestError, NotFoundError, TooLargeError
@@ -104,8 +105,8 @@ class FileStore:
         """Read the descriptions of all files, and remove what writers that died have left."""
         for each in published(self._folder.open() / _FOLDER):
             try:
-                found = StoredFile(**json.loads((each / _DESCRIPTION).read_bytes()))
-            except (OSError, ValueError, TypeError) as error:
+                found = StoredFile(**known(StoredFile, json.loads((each / _DESCRIPTION).read_bytes())))
+            except (OSError, ValueError, TypeError, AttributeError) as error:
                 log.error("the file in %s cannot be read: %s", each, type(error).__name__)
                 continue
             self._files[found.id] = found

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from puna.auth.keys import write_private
-from puna.models.storage.durable import sync_folder
+from puna import atomic_files
+from puna.atomic_files import sync_folder
+from puna.formats import batches_marker
 
 _PREPARED: Final = "."
 
@@ -40,13 +41,21 @@ class Folder:
             self.open()
 
     def open(self) -> Path:
-        """Return the folder, created if needed and locked. OSError: it cannot be used, or another server uses it."""
+        """Return the folder, created if needed and locked.
+
+        OSError: it cannot be used, a newer version of Puna wrote it (NewerFormatError), or another server uses it.
+        """
         if self._root is None:
             raise OSError(errno.ENOTSUP, "this server has no folder for batches and files")
         with self._opening:
             if self._lock is None:
+                marker = batches_marker(self._root)
+                # Before the lock, which creates a file.
+                marker.check()
                 self._lock = _locked(self._root)
                 try:
+                    # Again, since a newer version may have had the lock meanwhile.
+                    marker.write()
                     self._load()
                 except BaseException:
                     self.close()
@@ -130,5 +139,4 @@ def published(parent: Path) -> Iterator[Path]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Replace a file by one with these values, atomically and durably."""
-    write_private(path, json.dumps(values).encode())
-    sync_folder(path.parent)
+    atomic_files.write(path, json.dumps(values).encode())

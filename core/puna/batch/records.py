@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from puna.models.storage.durable import sync_folder
+from puna.atomic_files import sync_folder
 
 _HEADER: Final = struct.Struct("<IIIIB")
 """Length of the payload, checksum, index, number, flag."""

@@ -54,7 +54,7 @@ class BatchStore:
             try:
                 found = batches.read(each)
                 self._recover(found)
-            except (OSError, ValueError, TypeError, LookupError) as error:
+            except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
                 log.error("the batch in %s cannot be read: %s", each, type(error).__name__)
                 continue
             self._batches[found.id] = found

@@ -10,6 +10,7 @@ from contextlib import aclosing
 import grpc.aio
 from google.protobuf import json_format
 
+from puna.cli import formats
 from puna.cli.client import connected, unreachable
 from puna.cli.errors import CommandError
 from puna.cli.progress import follow
@@ -19,11 +20,14 @@ from puna_client.v1 import models_pb2, models_pb2_grpc, server_pb2, server_pb2_g
 
 
 async def doctor(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Check the backends and the store. Return 1 if faults remain.
+    """Check the backends and the store, and the formats of the files on this machine. Return 1 if faults remain.
 
     Without a server, the backends of this environment and the store of the settings are checked. A broken backend is a
     fault only if no other backend works.
     """
+    if arguments.formats:
+        return 1 if await _check_formats(settings, as_json=arguments.json, current=True) else 0
+    newer = await _check_formats(settings, as_json=arguments.json, current=False)
     no_backend = await _check_backends(settings, offline=arguments.offline, as_json=arguments.json)
     answers = _offline(settings, arguments) if arguments.offline else _online(settings, arguments)
     report = models_pb2.StoreReport()
@@ -35,7 +39,19 @@ async def doctor(settings: Settings, arguments: argparse.Namespace) -> int:
                 report = each.report
         else:
             await follow(_steps(seen, report), as_json=False)
-    return 1 if report.fault_count or no_backend else 0
+    return 1 if report.fault_count or no_backend or newer else 0
+
+
+async def _check_formats(settings: Settings, *, as_json: bool, current: bool) -> bool:
+    """Print the formats of the files here. Return whether this version of Puna cannot use one of them.
+
+    `current`: whether those are printed too that this version would leave as they are.
+    """
+    found = await asyncio.to_thread(lambda: list(formats.survey(settings)))
+    for each in found:
+        if current or each.change or each.fault:
+            print(each.dumps() if as_json else each.line(), flush=True)
+    return any(each.fault for each in found)
 
 
 async def _check_backends(settings: Settings, *, offline: bool, as_json: bool) -> bool:

@@ -187,6 +187,7 @@ def _add_upkeep(commands: "argparse._SubParsersAction[Command]") -> None:
     )
     doctor.add_flag("--repair", help="repair what can be")
     doctor.add_flag("--quick", help="read only blobs that look as if they had been written to")
+    doctor.add_flag("--formats", help="say only what this version would change in the files of an older one")
     doctor.add_flag("--offline", help="look at the folder itself, without a server")
     doctor.add_flag("--json", help="for scripts")
 

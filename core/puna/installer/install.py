@@ -100,7 +100,9 @@ def find(folder: Path, name: str) -> InstalledPlugin:
     for each in read_all(folder):
         if isinstance(each, InstalledPlugin) and each.distribution == link:
             return each
-    raise PluginInstallError(f"the environment of {link} is damaged; remove it and install it again")
+        if isinstance(each, Unreadable) and each.name == link:
+            raise PluginInstallError(f"{link} cannot be used: {each.fault}")
+    raise PluginInstallError(f"{link} was removed meanwhile")
 
 
 def _link(folder: Path, name: str) -> str:

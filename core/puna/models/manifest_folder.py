@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from puna.atomic_files import sync_folder
 from puna.model_name import ModelName
 from puna.models.layout import manifest as manifests
 from puna.models.layout.manifest import Manifest
@@ -98,7 +99,7 @@ class ManifestFolder:
             # them.
             for folder in target.parents[1:3]:
                 with contextlib.suppress(FileNotFoundError):  # the model has been removed already
-                    durable.sync_folder(folder)
+                    sync_folder(folder)
         return before.digests if before is not None else frozenset()
 
     def remove(self, name: ModelName) -> None:

@@ -76,7 +76,11 @@ class ModelStore:
         """Reasons for models that are not listed, by name."""
 
     def check(self) -> None:
-        """Raise OSError if the store cannot be read: it is missing, is no folder, or may not be entered."""
+        """Raise OSError if the store cannot be used: it is missing, is no folder, may not be entered, or is newer.
+
+        A store that a newer version of Puna wrote gives NewerFormatError.
+        """
+        self.blobs.check_format()
         # Opening the folder proves that it may be read; a `stat` would not.
         os.scandir(self.root).close()
         for folder in (self.blobs.folder, self.manifests.folder):
@@ -88,11 +92,12 @@ class ModelStore:
 
         Nothing is removed while a manifest is unreadable.
         """
-        # Renamed first, so that the steps below know such blobs.
-        prune.rename_legacy(self.blobs.folder)
-        if self.no_prune:
-            return
         try:
+            self.blobs.check_format()
+            # Renamed first, so that the steps below know such blobs.
+            prune.rename_legacy(self.blobs.folder)
+            if self.no_prune:
+                return
             # remove_orphans is strict: an unreadable manifest ends the pruning, since it may name any of the blobs.
             self.remove_orphans()
             prune.prune_unfinished(self.blobs.folder)
@@ -208,6 +213,7 @@ class ModelStore:
 
     def delete(self, name: ModelName) -> None:
         """Remove a name, and the blobs that no other name uses. Raises LookupError if there is no such model."""
+        self.blobs.check_format()
         resolved = self.resolve(name)
         # Read before the removal: afterwards nothing says which blobs the model had.
         manifest = self.manifests.read(resolved)

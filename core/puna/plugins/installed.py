@@ -22,6 +22,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Self
 
+from puna import atomic_files, formats
+
 ENVIRONMENTS: Final = ".environments"
 """The sub-folder of the environments. Its dot keeps it out of the list of plugins."""
 RECORD: Final = "plugin.json"
@@ -57,18 +59,22 @@ class InstalledPlugin:
     def write(self) -> None:
         """Write the record. Raises OSError."""
         record = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "folder"}
-        path = self.folder / RECORD
         # For its owner alone, since a URL may hold a token.
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        atomic_files.write(
+            self.folder / RECORD, json.dumps(formats.PLUGIN.versioned(record), indent=2).encode() + b"\n"
+        )
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the record of an environment. Raises OSError, or ValueError if it is not a record."""
+        """Read the record of an environment.
+
+        Raises OSError, NewerFormatError among them, or ValueError if it is not a record.
+        """
         with (folder / RECORD).open("rb") as file:
             record = json.loads(file.read(MAX_RECORD_BYTES + 1))
         if not isinstance(record, dict):
             raise ValueError(f"{RECORD} is not a JSON object")
+        formats.PLUGIN.check(folder / RECORD, record)
         return cls(
             folder=folder,
             distribution=_text(record, "distribution"),
@@ -96,6 +102,9 @@ def read_all(folder: Path) -> Iterator[InstalledPlugin | Unreadable]:
     for link in links(folder):
         try:
             environment = InstalledPlugin.read(link.resolve())
+        except formats.NewerFormatError as error:
+            yield Unreadable(link.name, str(error.strerror))
+            continue
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
             yield Unreadable(link.name, f"its environment is damaged ({reason}); puna plugin remove {link.name}")

@@ -170,3 +170,27 @@ def test_a_file_that_may_not_be_read_is_an_error(path):
     path.mkdir()
     with pytest.raises(KeyFileError, match=os.fspath(path)):
         KeyFile(path)
+
+
+def test_a_file_of_a_newer_version_is_refused_and_stays_as_it_is(path):
+    keys = KeyFile(path)
+    key, text = keys.create(name="shop")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2, "rules": [1]}))
+    before = path.read_bytes()
+    with pytest.raises(KeyFileError, match=r"keys.json has format version 2, and this version of Puna knows 1 at most"):
+        KeyFile(path)
+    for change in (lambda: keys.create(name="mill"), lambda: keys.revoke(key.id)):
+        with pytest.raises(KeyFileError, match="format version 2"):
+            change()
+    # A server that runs goes on with the keys that it has read.
+    assert keys.find(text) == key
+    assert path.read_bytes() == before
+
+
+def test_what_stands_beside_the_keys_stays_there(path):
+    KeyFile(path).create(name="shop")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"note": "ours"}))
+    KeyFile(path).create(name="mill")
+    KeyFile(path).revoke("shop")
+    found = json.loads(path.read_text())
+    assert (found["version"], found["note"], len(found["keys"])) == (1, "ours", 2)

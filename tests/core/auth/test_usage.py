@@ -1,5 +1,6 @@
 """Limits and counts of keys."""
 
+import json
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
@@ -8,6 +9,7 @@ import pytest
 from puna.auth.errors import QuotaExceededError, RateLimitedError
 from puna.auth.keys import ApiKey
 from puna.auth.usage import Counts, Ledger
+from puna.formats import NewerFormatError
 
 KEY = ApiKey(id="1", name="shop", digest="")
 
@@ -144,3 +146,48 @@ def test_a_request_of_a_batch_meets_the_quota_alone(tmp_path):
         ledger.check_quota(key)
     counts = ledger.counts("k")
     assert (counts.requests, counts.refused) == (3, 0)
+
+
+@pytest.mark.parametrize("content", ["", '{"version": "1"}', '{"version": 1}'])
+def test_a_broken_file_is_kept_aside(tmp_path, content):
+    path = tmp_path / "usage.json"
+    path.write_text(content)
+    ledger = Ledger(path)
+    ledger.spend(KEY, 1, 1)
+    ledger.save()
+    assert (tmp_path / "usage.json.damaged").read_text() == content
+    assert Ledger(path).counts("1").prompt_tokens == 1
+
+
+def test_a_file_without_a_version_is_read_and_gets_one(tmp_path, time):
+    path = tmp_path / "usage.json"
+    path.write_text(json.dumps({"1": {"requests": 3, "prompt_tokens": 5}}))
+    ledger = Ledger(path, time, time.now)
+    ledger.spend(KEY, 2, 0)
+    ledger.save()
+    found = json.loads(path.read_text())
+    assert found["version"] == 1
+    assert (found["keys"]["1"]["requests"], found["keys"]["1"]["prompt_tokens"]) == (3, 7)
+
+
+def test_what_only_a_newer_version_knows_stays_in_the_file(tmp_path):
+    path = tmp_path / "usage.json"
+    path.write_text(json.dumps({"version": 1, "keys": {"1": {"requests": 3, "images": 2}}, "since": "May"}))
+    ledger = Ledger(path)
+    ledger.spend(KEY, 1, 1)
+    ledger.save()
+    found = json.loads(path.read_text())
+    assert (found["since"], found["keys"]["1"]["images"], found["keys"]["1"]["prompt_tokens"]) == ("May", 2, 1)
+
+
+def test_a_file_of_a_newer_version_is_refused_and_stays_as_it_is(tmp_path, caplog):
+    path = tmp_path / "usage.json"
+    running = Ledger(path)
+    running.spend(KEY, 1, 1)
+    path.write_text('{"version": 2}')
+    with pytest.raises(NewerFormatError, match=r"usage.json has format version 2"):
+        Ledger(path)
+    running.save()
+    assert "format version 2" in caplog.text
+    assert path.read_text() == '{"version": 2}'
+    assert list(tmp_path.iterdir()) == [path]

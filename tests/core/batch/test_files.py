@@ -1,4 +1,5 @@
 import pytest
+from tests.core import planted
 
 from puna.errors import InvalidRequestError, NotFoundError, TooLargeError
 
@@ -93,3 +94,11 @@ def test_only_the_owner_may_read_them(open_batches, tmp_path):
     store(open_batches(), b"x")
     for each in (tmp_path / "batches").rglob("*"):
         assert each.stat().st_mode & 0o777 == (0o700 if each.is_dir() else 0o600), each
+
+
+def test_a_file_whose_description_has_unknown_fields_is_served(open_batches):
+    found = open_batches()
+    new = store(found, b"one")
+    planted.change(found._folder.open() / "files" / new.id / "file.json", expires=1)
+    again = open_batches()
+    assert content(again, again.files.get("", new.id)) == b"one"

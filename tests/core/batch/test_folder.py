@@ -1,8 +1,11 @@
 import pytest
+from tests.core import planted
 from tests.core.batch.conftest import make
+from tests.core.batch.test_files import store
 
 from puna.batch.core import Batches
 from puna.batch.folder import Folder, Preparation, published, remove
+from puna.formats import NewerFormatError
 
 
 def test_one_server_uses_the_folder_at_a_time(open_batches, tmp_path):
@@ -42,3 +45,22 @@ def test_what_was_not_published_is_removed(tmp_path):
     remove(tmp_path / "kept")
     remove(tmp_path / "kept")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_a_newer_version_is_refused_and_stays_as_it_is(open_batches, tmp_path):
+    found = open_batches()
+    batch = make(found, "a", "b")
+    store(found, b"content")
+    # What this version would cut off or remove, if it took the folder for its own.
+    with (batch.folder / "results").open("ab") as file:
+        file.write(b"a record of another form")
+    (tmp_path / "batches/batches/.index").mkdir()
+    found._folder.close()
+    planted.mark(tmp_path / "batches/format.json")
+    (tmp_path / "batches/lock").unlink()
+    before = planted.contents(tmp_path)
+    again = Batches(tmp_path / "batches")
+    for use in (again._folder.check, lambda: make(again, "c"), lambda: store(again, b"more")):
+        with pytest.raises(NewerFormatError, match=r"batches/format.json has format version 2"):
+            use()
+    assert planted.contents(tmp_path) == before

@@ -1,7 +1,9 @@
+import json
 import os
 import shutil
 
 import pytest
+from tests.core import planted
 from tests.core.batch.conftest import make, results
 
 from puna.batch import batch as states
@@ -256,3 +258,21 @@ def test_a_batch_that_cannot_be_read_hides_no_other(open_batches, caplog):
     assert [each.id for each in open_batches().store.listed("")] == [good.id]
     assert "cannot be read" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_what_only_a_newer_version_knows_stays_in_the_folder(open_batches, tmp_path):
+    found = open_batches()
+    new = make(found, "a", "b")
+    found.store.start(new)
+    for name in ("batch.json", "state.json"):
+        planted.change(new.folder / name, shard=7)
+    description = (new.folder / "batch.json").read_bytes()
+    again = open_batches()
+    read = again.store.get("", new.id)
+    again.store.add_result(read, 1, b"one", failed=False)
+    again.store.end(read, states.CANCELLED)
+    again.store.delete_results(read, failed=None)
+    assert (new.folder / "batch.json").read_bytes() == description
+    state = json.loads((new.folder / "state.json").read_text())
+    assert (state["shard"], state["state"]) == (7, states.CANCELLED)
+    assert open_batches().store.get("", new.id).progress == read.progress

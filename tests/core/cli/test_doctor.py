@@ -12,7 +12,9 @@ __all__ = ["address", "backend", "batches", "client", "registry", "serving", "se
 
 
 def asking(**given):
-    return argparse.Namespace(**{"offline": False, "json": False, "repair": False, "quick": False} | given)
+    return argparse.Namespace(
+        **{"offline": False, "json": False, "repair": False, "quick": False, "formats": False} | given
+    )
 
 
 async def test_a_store_without_faults(client, stocked, capsys):

@@ -3,11 +3,15 @@ import os
 import threading
 
 import pytest
+from tests.core import planted
 
+from puna.demo.install import install
+from puna.formats import NewerFormatError
 from puna.model_name import ModelName
 from puna.models.storage.blobs import SharedLocks
 from puna.models.store import ModelStore
 from puna.models.stored import UnreadableModelError
+from puna.models.upkeep import doctor
 
 
 def name(text):
@@ -227,3 +231,58 @@ def test_many_threads_may_create_copy_list_and_delete(workshop):
         thread.join()
     assert wrong == []
     assert names(workshop.store) == ["base:latest", *(f"m{number}:copy" for number in range(4))]
+
+
+def changes(store):
+    """Return every kind of change of a store, as functions."""
+
+    def lock():
+        with store.blobs.hold_shared_locks():
+            pass
+
+    return {
+        "copy": lambda: store.copy(name("m"), name("other")),
+        "delete": lambda: store.delete(name("m")),
+        "add": lambda: store.blobs.add(b"new"),
+        "lock": lock,
+        "remove": lambda: store.blobs.remove([path.name for path in store.blobs.files()], frozenset),
+        "check": store.check,
+        "repair": lambda: list(doctor.examine(store, repair=True)),
+        "demo": lambda: install(store),
+    }
+
+
+def age(store):
+    """Make everything so old that pruning would remove it."""
+    for path in [store.root, *store.root.rglob("*")]:
+        os.utime(path, (0, 0), follow_symlinks=False)
+
+
+@pytest.mark.parametrize("change", ["copy", "delete", "add", "lock", "remove", "check", "repair", "demo"])
+def test_a_store_of_a_newer_version_is_refused_and_stays_as_it_is(workshop, change):
+    workshop.create_plain("m")
+    store = workshop.store
+    store.blobs.add(b"an orphan, for this version")
+    planted.mark(store.root / ".puna/format.json")
+    (store.root / "manifests" / ".puna-unfinished").touch()
+    age(store)
+    before = planted.contents(store.root)
+    with pytest.raises(NewerFormatError, match=r"format.json has format version 2"):
+        changes(store)[change]()
+    store.prune()
+    assert planted.contents(store.root) == before
+    # What reads alone still works: a server that runs goes on.
+    assert names(store) == ["m:latest"]
+
+
+def test_the_first_change_marks_a_store_and_reading_does_not(workshop):
+    workshop.create_plain("m")
+    marker = workshop.store.root / ".puna/format.json"
+    assert json.loads(marker.read_text()) == {"version": 1}
+    marker.unlink()
+    store = ModelStore(workshop.store.root)
+    store.check()
+    assert names(store) == ["m:latest"]
+    assert not marker.exists()
+    store.copy(name("m"), name("other"))
+    assert marker.stat().st_mode & 0o777 == 0o644

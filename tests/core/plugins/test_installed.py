@@ -59,3 +59,18 @@ def test_what_the_operator_puts_there_is_not_an_installed_plugin(plugin, tmp_pat
     (tmp_path / "file").touch()
     assert [each.name for each in links(tmp_path)] == ["puna-echo"]
     assert links(tmp_path / "missing") == []
+
+
+def test_the_record_of_a_newer_version_is_refused_with_what_to_do(plugin, tmp_path):
+    path = plugin.folder / RECORD
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    (found,) = read_all(tmp_path)
+    assert isinstance(found, Unreadable)
+    assert "plugin.json has format version 2, and this version of Puna knows 1 at most" in found.fault
+    assert "puna plugin install" in found.fault
+
+
+def test_a_record_with_unknown_fields_is_read(plugin, tmp_path):
+    path = plugin.folder / RECORD
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"signature": "x"}))
+    assert list(read_all(tmp_path)) == [plugin]

@@ -10,6 +10,7 @@ from puna.go import json_text
 
 LONGEST_TEXT: Final = 500
 """Characters of the name of a backend, a format or a model at an upstream."""
+_OWN: Final = ("backend_format", "backend_options")
 _OPTION: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -52,6 +53,8 @@ class Config:
     """Options of the backend that the model sets."""
     upstream: str = ""
     """The name of the model at the server that the backend forwards to; empty: the backend runs the model's files."""
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+    """Keys that begin with `backend_` and that only a newer version knows. Models made of this one keep them."""
 
     @property
     def is_opaque(self) -> bool:
@@ -107,6 +110,7 @@ def loads(data: bytes) -> Config:
         backend_format=_printable(value, "backend_format"),
         backend_options=options if isinstance(options, dict) else {},
         upstream=_printable(value, "upstream"),
+        unknown={key: each for key, each in value.items() if key.startswith("backend_") and key not in _OWN},
     )
 
 
@@ -137,7 +141,7 @@ def dumps(config: Config) -> bytes:
         "upstream": config.upstream,
     }
     # These keys have omitempty in Go, the ones above have not.
-    value |= {key: each for key, each in optional.items() if each}
+    value |= {key: each for key, each in optional.items() if each} | dict(config.unknown)
     # Ollama writes these two for every model, wherever it runs.
     value |= {"architecture": "amd64", "os": "linux"}
     return gojson.dumps(value).encode() + b"\n"

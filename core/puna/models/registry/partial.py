@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from puna.atomic_files import sync_folder
 from puna.models.registry import parts as parts_
 from puna.models.registry.failures import of_system
 from puna.models.registry.parts import Part
@@ -177,7 +178,7 @@ class PartialBlob:
             if not self._is_current(self._file):  # Ollama, which takes no locks, has pruned it
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             self.path.replace(self.final)
-            durable.sync_folder(self.final.parent)
+            sync_folder(self.final.parent)
         except OSError as error:
             raise of_system(error, "rename", self.path) from error
         self._forget()

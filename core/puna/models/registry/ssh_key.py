@@ -9,10 +9,11 @@ the rest of a start and few servers ever sign.
 
 import base64
 import binascii
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from puna import atomic_files
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -86,12 +87,9 @@ def load_or_make(path: Path) -> Key:
     key = Key(Ed25519PrivateKey.generate())
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     try:
-        # O_EXCL: of two processes one makes the key and the other reads it. The mode is set at creation, so the key is
-        # never readable by others.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        # Of two processes one makes the key and the other reads it.
+        atomic_files.create(path, dumps(key).encode())
     except FileExistsError:  # another process was faster
         return loads(path.read_text())
-    with open(descriptor, "w") as file:  # noqa: PTH123 - a descriptor, not a path
-        file.write(dumps(key))
-    path.with_suffix(".pub").write_text(f"{key.public_line}\n")
+    atomic_files.write(path.with_suffix(".pub"), f"{key.public_line}\n".encode(), 0o644)
     return key

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from puna import formats
 from puna.errors import BlobNotFoundError, DigestMismatchError
 from puna.go.json import quote
 from puna.models.storage import durable
@@ -110,6 +111,7 @@ class BlobStore:
         self.folder = folder
         self.stat_fingerprints = StatFingerprints(folder.parent / PRIVATE / "seals")
         self._locks = folder.parent / PRIVATE / "lock"
+        self._marker = formats.store_marker(folder.parent)
         self._lock = threading.RLock()
         self._shared: Counter[str] = Counter()
 
@@ -136,9 +138,14 @@ class BlobStore:
         except FileNotFoundError:
             return []
 
+    def check_format(self) -> None:
+        """Raise NewerFormatError if a newer version of Puna wrote the store, and OSError if its marker is damaged."""
+        self._marker.check()
+
     @contextlib.contextmanager
     def writer(self) -> Iterator[BlobWriter]:
-        """Write a blob in chunks. Without a commit nothing is left behind."""
+        """Write a blob in chunks. Without a commit nothing is left behind. Raises what `check_format` raises."""
+        self.check_format()
         with durable.temporary(self.folder, TEMPORARY_PREFIX) as (path, file):
             yield BlobWriter(path, file, self)
 
@@ -191,7 +198,11 @@ class BlobStore:
 
     @contextlib.contextmanager
     def temporary(self) -> Iterator[Path]:
-        """Create an empty temporary file beside the blobs. It is removed at the end unless it is adopted."""
+        """Create an empty temporary file beside the blobs. It is removed at the end unless it is adopted.
+
+        Raises what `check_format` raises.
+        """
+        self.check_format()
         with durable.temporary(self.folder, TEMPORARY_PREFIX) as (path, _):
             yield path
 
@@ -220,9 +231,12 @@ class BlobStore:
 
     @contextlib.contextmanager
     def hold_shared_locks(self) -> Iterator[SharedLocks]:
-        """Yield shared locks that are released at the end."""
+        """Yield shared locks that are released at the end. Raises what `check_format` raises."""
+        self.check_format()
+        # A store may be read-only.
         with contextlib.suppress(OSError):
             self._locks.parent.mkdir(parents=True, exist_ok=True)
+            self._marker.write()
         shared_locks = SharedLocks(self._lock, self._shared, ByteLocks(self._locks))
         try:
             yield shared_locks
@@ -239,7 +253,10 @@ class BlobStore:
 
         `used` returns the digests in use. It is called once the exclusive locks are held, so that no writer can name a
         blob afterwards without waiting. `still` is asked about each blob just before it is removed.
+
+        Raises what `check_format` raises.
         """
+        self.check_format()
         # The thread lock is held as well: no thread may add a shared lock between the check and the removal.
         with self._lock, hold_exclusive_locks(self._locks, self._not_shared(digests)) as names:
             kept = {file_name(digest) for digest in used() if is_digest(digest)} if names else set()

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from puna.atomic_files import sync_folder
 from puna.process import exit as process_exit
 
 FILE_MODE: Final = 0o644
@@ -63,12 +64,3 @@ def replace_atomically(file: BinaryIO, path: Path, target: Path) -> None:
     os.fsync(file.fileno())
     path.replace(target)
     sync_folder(target.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the entries of a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

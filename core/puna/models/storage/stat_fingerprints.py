@@ -16,10 +16,11 @@ unreadable one costs one reading of the blob.
 import contextlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from puna.go import json_text
 from puna.models.storage import durable
@@ -76,6 +77,9 @@ class StatFingerprint:
         )
 
 
+_FIELDS: Final = frozenset(each.name for each in fields(StatFingerprint))
+
+
 class StatFingerprints:
     """The fingerprints of one store's blobs."""
 
@@ -85,11 +89,19 @@ class StatFingerprints:
     def read(self, blob: Path) -> StatFingerprint | None:
         """Return a blob's fingerprint; None if it has none, or if another file has since taken the blob's place."""
         try:
-            # TypeError: a file of another version may have other fields.
-            fingerprint = StatFingerprint(**json_text.loads((self.folder / blob.name).read_bytes()))
+            content = self._content(blob)
+            # A newer version may have written more fields.
+            fingerprint = StatFingerprint(**{name: each for name, each in content.items() if name in _FIELDS})
         except (OSError, ValueError, TypeError):
             return None
         return fingerprint if self._belongs(fingerprint, blob) else None
+
+    def _content(self, blob: Path) -> Mapping[str, Any]:
+        """Return the content of a fingerprint's file. Raises OSError and ValueError."""
+        content = json_text.loads((self.folder / blob.name).read_bytes())
+        if not isinstance(content, Mapping):
+            raise ValueError("it is not a JSON object")
+        return content
 
     def _belongs(self, fingerprint: StatFingerprint, blob: Path) -> bool:
         if fingerprint.place == Place.SYMBOLIC_LINK.value:
@@ -105,7 +117,7 @@ class StatFingerprints:
         if fingerprint is None:
             return FileState.UNKNOWN
         # Origin and place are copied, so that equality compares only the `stat`.
-        now = StatFingerprint.of(blob, origin=fingerprint.origin, place=Place(fingerprint.place))
+        now = replace(StatFingerprint.of(blob), origin=fingerprint.origin, place=fingerprint.place)
         return FileState.UNCHANGED if now == fingerprint else FileState.CHANGED
 
     def write(self, blob: Path, *, origin: str = "", place: Place = Place.STORE) -> None:
@@ -121,14 +133,18 @@ class StatFingerprints:
         with contextlib.suppress(OSError):
             fingerprint = self.read(blob)
             if fingerprint is not None:
-                self.write(blob, origin=fingerprint.origin, place=Place(fingerprint.place))
+                now = StatFingerprint.of(blob)
+                self._write(blob, replace(now, origin=fingerprint.origin, place=fingerprint.place))
             elif blob.stat().st_size >= SMALL:
                 self.write(blob)
 
     def _write(self, blob: Path, fingerprint: StatFingerprint) -> None:
         target = self.folder / blob.name
+        content: Mapping[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            content = self._content(blob)
         with durable.temporary(self.folder, TEMPORARY_PREFIX) as (path, file):
-            file.write(json.dumps(asdict(fingerprint)).encode())
+            file.write(json.dumps({**content, **asdict(fingerprint)}).encode())
             durable.replace_atomically(file, path, target)
 
     def touch(self, blob: Path) -> bool:

@@ -17,12 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from puna.atomic_files import sync_folder
 from puna.errors import BackendNotFoundError, InvalidDigestError, StoreFailedError
 from puna.model_name import ModelName
 from puna.models.layout import manifest as manifests
 from puna.models.layout.manifest import Layer, Manifest
 from puna.models.progress import JobPhase, TransferStep
-from puna.models.storage import bounded_files, durable, locks, prune
+from puna.models.storage import bounded_files, locks, prune
 from puna.models.storage.blobs import PRIVATE
 from puna.models.storage.digest import file_name, is_digest
 from puna.models.storage.integrity import StoppedError, find_damage, never
@@ -50,7 +51,8 @@ def examine(
     """Check a store. Yields progress and findings, and a report at the end. Blocks.
 
     With `quick`, only sizes and stat fingerprints of blobs are checked. With `repair`, damaged blobs are removed,
-    so that a pull fetches them again, as are old orphans and unfinished files. Raises StoppedError.
+    so that a pull fetches them again, as are old orphans and unfinished files. Raises StoppedError, and what
+    `BlobStore.check_format` raises.
     """
     return _Examination(store, repair=repair, quick=quick, stopped=stopped).run()
 
@@ -70,6 +72,7 @@ class _Examination:
     set_aside: bool = False
 
     def run(self) -> Iterator[TransferStep | Finding | Report]:
+        self.store.blobs.check_format()
         found = []
         for each in self._all():
             if isinstance(each, Finding):
@@ -135,7 +138,7 @@ class _Examination:
         aside = self.store.root / PRIVATE / "broken"
         aside.mkdir(parents=True, exist_ok=True)
         path.replace(aside / "_".join((*name.parts, str(time.time_ns()))))
-        durable.sync_folder(aside)
+        sync_folder(aside)
         prune.remove_empty_folders(self.store.root / "manifests")
         self.set_aside = True
         return f"it was moved to {aside}; {_AGAIN} within the hour, and blobs that are there are not fetched again"

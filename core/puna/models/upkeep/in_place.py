@@ -15,12 +15,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from puna.atomic_files import sync_folder
 from puna.errors import CreateFailedError
 from puna.model_name import ModelName
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.progress import JobPhase, TransferStep
-from puna.models.storage import durable
 from puna.models.storage.blobs import BlobStore, SharedLocks
 from puna.models.storage.integrity import CHUNK, StoppedError, find_damage
 from puna.models.storage.stat_fingerprints import Place, StatFingerprint
@@ -153,5 +153,5 @@ def _link(blobs: BlobStore, origin: Path, digest: str, link: Link) -> None:
                 raise
     if place is Place.SYMBOLIC_LINK:
         target.symlink_to(origin)
-    durable.sync_folder(blobs.folder)
+    sync_folder(blobs.folder)
     blobs.stat_fingerprints.write(target, origin=str(origin), place=place)

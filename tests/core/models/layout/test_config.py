@@ -97,3 +97,10 @@ def test_texts_that_would_break_a_modelfile_or_a_terminal_are_refused(text):
 @pytest.mark.parametrize("text", ['{"backend":1,"upstream":[],"backend_format":{},"backend_options":[]}', "{}"])
 def test_values_of_a_wrong_type_are_no_values(text):
     assert config.loads(text.encode()) == Config()
+
+
+def test_keys_of_a_newer_version_are_kept():
+    text = b'{"model_format":"gguf","backend_adapters":["a"],"other":1}'
+    found = config.loads(text)
+    assert found.unknown == {"backend_adapters": ["a"]}
+    assert config.loads(config.dumps(found)) == found

@@ -79,3 +79,17 @@ def test_a_file_without_a_usable_key_is_refused(text, reason):
 
 def test_a_key_does_not_print_its_secret():
     assert repr(loads(OLLAMA_KEY)) == "Key()"
+
+
+def test_a_failure_leaves_no_half_of_a_key(tmp_path, monkeypatch):
+    path = tmp_path / "id_ed25519"
+
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", fail)
+        with pytest.raises(OSError, match="No space"):
+            load_or_make(path)
+    assert list(tmp_path.iterdir()) == []
+    assert load_or_make(path).public_text
