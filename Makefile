@@ -86,7 +86,7 @@ test-libraries: .venv/.installed ## the client libraries that people use
 test-packaging: .venv/.installed ## what the distributions hold, and Puna without extras
 	$(PYTEST) tests/packaging
 
-.PHONY: test-clients test-real test-plugins test-apps test-dashboard test-shells test-deploy test-mutants test-hosts test-traces test-newest
+.PHONY: test-clients test-real test-plugins test-apps test-dashboard test-shells test-deploy test-mutants test-hosts test-nodes test-traces test-newest
 test-clients: .venv/.installed ## gRPC clients in five languages, and buf (tests/clients/README.md); one of them: make test-clients CLIENT=go
 	PUNA_CLIENTS=1 $(PYTEST) --durations=0 --durations-min=1 tests/clients/test_$(or $(CLIENT),*).py
 
@@ -113,6 +113,9 @@ test-mutants: .venv/.installed ## every fault that the contract tests must catch
 
 test-hosts: .venv/.installed ## the example host in Go, built and held to the contract of every backend; a minute
 	PUNA_HOSTS=1 $(PYTEST) tests/hosts
+
+test-nodes: .venv/.installed ## models on other machines: the contract of backends there, and nodes and cores that are killed; a minute
+	PUNA_NODES=1 $(PYTEST) tests/nodes
 
 test-traces: .venv/.installed ## traces from a client in Go to the model's host, in an OpenTelemetry Collector; a minute
 	PUNA_COLLECTOR=1 $(PYTEST) tests/traces

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.server import PUNA, command, parents, serving, wait_until
+from tests.nodes.running import contract_on_nodes
 
 from puna.backend import ModelSpec, Sampling, SequenceRequest
+from puna.node import certificates
 from puna.plugins import Registry
 from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import ModelRequirements
@@ -30,6 +32,27 @@ class TestGo(BackendContract):
 
     def spec(self):
         return ModelSpec(path=str(TEXT), format="text", context_length=256, parallel=2)
+
+
+@pytest.fixture(scope="module")
+def nodes(plugins, tmp_path_factory):
+    """Nodes that have the Go host, on which contract tests start theirs."""
+    cluster = tmp_path_factory.mktemp("cluster")
+    certificates.make(cluster)
+    with contract_on_nodes(cluster, PUNA_PLUGINS_FOLDER=str(plugins)) as running:
+        yield running
+
+
+class TestGoOnNodes(TestGo):
+    @pytest.fixture(autouse=True)
+    def _on_nodes(self, nodes):
+        yield
+        type(self).ran_on_nodes = any("runs go_markov" in each.log() for each in nodes)
+
+    @classmethod
+    def teardown_class(cls):
+        super().teardown_class()
+        assert cls.ran_on_nodes
 
 
 async def test_its_own_option_reaches_the_host(plugins):
