@@ -11,12 +11,12 @@ import array
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
-from puna.backend import ChatInput, SequenceRequest
+from puna.backend import ChatInput, ChatMessage, SequenceRequest
 from puna.diagnostics.redaction import Redaction
 from puna.messages import ToolCall
 from puna.serving.answers import Delta
@@ -139,11 +139,20 @@ class Content:
                 return
             self.media.append(media := RecordedMedia(len(data)))
             hash_later(media, data)
-        if self._policy.prompts:
-            for given in _inputs_of(request):
-                if not self._has_room(_Part.INPUT):
-                    return
-                self.inputs.append(self._text(self._without_ids(given), _Part.INPUT))
+        self._add_inputs(_inputs_of(request))
+
+    def add_unrendered(self, request: ReadRequest) -> None:
+        """Keep the conversation or the text of a request, unless it came to a sequence, which has it as a prompt."""
+        if not self.sequences:
+            self._add_inputs(_unrendered(request))
+
+    def _add_inputs(self, texts: Iterable[str | tuple[int, ...]]) -> None:
+        if not self._policy.prompts:
+            return
+        for each in texts:
+            if not self._has_room(_Part.INPUT):
+                return
+            self.inputs.append(self._text(self._without_ids(each), _Part.INPUT))
 
     def add_sequence(self, request: SequenceRequest, choice: int) -> None:
         """Keep a sequence with its prompt."""
@@ -154,7 +163,7 @@ class Content:
         if not self._policy.prompts:
             return
         if request.chat is not None:
-            found.messages_json = self._json(_messages(request.chat), _Part.INPUT)
+            found.messages_json = self._messages(request.chat)
         elif isinstance(request.prompt, str):
             found.prompt = self._text(request.prompt, _Part.INPUT)
         elif self._policy.redaction:
@@ -213,7 +222,8 @@ class Content:
         if self._policy.redaction:
             self.redacted += 1
             return ""
-        return json.dumps(given[: self._policy.max_bytes])
+        # An id takes two characters at least.
+        return json.dumps(given[: max(self._left[_Part.INPUT], 0) // 2])
 
     def _options(self, options: RequestOptions) -> str:
         return json.dumps(_set_options(options) if self._policy.prompts else dict.fromkeys(_set_options(options)))
@@ -222,6 +232,18 @@ class Content:
         id_, name = (self._text(each, _Part.ANSWER).decode() for each in (call.id, call.name))
         kept = ToolCall(id=id_, name=name, index=call.index, arguments="")
         return kept, self._json(call.arguments, _Part.ANSWER)
+
+    def _messages(self, chat: ChatInput) -> bytes:
+        """Keep the last messages of a conversation, as many as fit, as JSON text. Of images, it has the number."""
+        rest, found = self._left[_Part.INPUT], list[dict[str, Any]]()
+        for each in reversed(chat.messages):
+            rest -= LEAST + len(each.content) + len(each.thinking)
+            rest -= sum(len(call.arguments_json) for call in each.tool_calls)
+            if rest < 0:
+                self.truncated = True
+                break
+            found.append(_message(each))
+        return self._json(json.dumps(found[::-1], ensure_ascii=False), _Part.INPUT)
 
     def _json(self, text: str, part: _Part) -> bytes:
         """Keep a JSON text as a whole, or leave it out: a part of it would not be JSON."""
@@ -297,6 +319,19 @@ def _inputs_of(request: ReadRequest) -> Sequence[str | tuple[int, ...]]:
     return []
 
 
+def _unrendered(request: ReadRequest) -> Iterator[str | tuple[int, ...]]:
+    """Yield the messages of a conversation, or the system message and the text of a prompt."""
+    if isinstance(request, ChatRequest):
+        for each in request.messages:
+            calls = "".join(f"\n{call.name} {call.arguments}" for call in each.tool_calls)
+            yield f"{each.role}: {each.content}{calls}"
+    elif isinstance(request, GenerateRequest):
+        if request.system:
+            yield f"system: {request.system}"
+        if request.prompt:
+            yield request.prompt
+
+
 def _set_options(options: RequestOptions) -> Mapping[str, Any]:
     """Return the options that a request sets, by the names that Modelfiles use where they have any."""
     found = {name: _plain(value) for name, value in options.values.items()}
@@ -320,17 +355,13 @@ def _plain(value: object) -> object:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def _messages(chat: ChatInput) -> str:
-    """Return the messages for a backend as JSON. Of images and sounds, it has the number."""
-    found = []
-    for each in chat.messages:
-        message: dict[str, Any] = {"role": each.role, "content": each.content}
-        more = {
-            "thinking": each.thinking,
-            "tool_calls": [asdict(call) for call in each.tool_calls],
-            "tool_name": each.tool_name,
-            "tool_call_id": each.tool_call_id,
-            "media_count": len(each.media),
-        }
-        found.append(message | {name: value for name, value in more.items() if value})
-    return json.dumps(found, ensure_ascii=False)
+def _message(message: ChatMessage) -> dict[str, Any]:
+    more = {
+        "thinking": message.thinking,
+        "tool_calls": [asdict(call) for call in message.tool_calls],
+        "tool_name": message.tool_name,
+        "tool_call_id": message.tool_call_id,
+        "media_count": len(message.media),
+    }
+    found = {"role": message.role, "content": message.content}
+    return found | {name: value for name, value in more.items() if value}

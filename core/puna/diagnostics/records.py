@@ -49,6 +49,8 @@ class Record:
     """From then to its first sequence."""
     stages: dict[str, float] | None = None
     """Seconds of each stage that has ended, of the answer that took longest."""
+    unrendered: ReadRequest | None = None
+    """What it asks for, until it has a sequence or ends."""
     tool_calls: int = 0
     queue_position: int = 0
     """Number of requests before it in the queue now."""
@@ -118,6 +120,8 @@ class RequestRecords:
             return record
         deltas = entry.deltas or []
         content = record.content.copy()
+        if record.unrendered is not None:
+            content.add_unrendered(record.unrendered)
         content.add_answer(deltas)
         return replace(record, content=content, tool_calls=sum(len(each.tool_calls) for each in deltas))
 
@@ -128,7 +132,8 @@ class RequestRecords:
 
     def _on_read(self, read: events.RequestRead) -> None:
         if (record := _current.get()) is not None:
-            record.content.add_request(cast("ReadRequest", read.request), _hash_later)
+            record.unrendered = cast("ReadRequest", read.request)
+            record.content.add_request(record.unrendered, _hash_later)
 
     def _on_lease(self, _: events.ModelLeased) -> None:
         if (record := _current.get()) is not None and not record.leased:
@@ -138,6 +143,7 @@ class RequestRecords:
         if (record := _current.get()) is not None:
             if not record.content.sequences and record.leased:
                 record.render_seconds = time.monotonic() - record.leased
+            record.unrendered = None
             record.content.add_sequence(cast("SequenceRequest", began.request), began.choice)
 
     def _on_stage(self, ended: events.StageEnded) -> None:
@@ -156,6 +162,9 @@ class RequestRecords:
         if (record := _current.get()) is None:
             return
         _current.set(None)
+        if record.unrendered is not None:
+            record.content.add_unrendered(record.unrendered)
+            record.unrendered = None
         record.content.add_error(ended.error)
         self._close(record, ended, self._ended)
 

@@ -7,7 +7,7 @@ from puna.diagnostics.content import LEAST, OVERHEAD, Content, Policy
 from puna.diagnostics.redaction import Redaction
 from puna.messages import Message, Think, ToolCall
 from puna.serving.answers import Delta
-from puna.serving.requests import ChatRequest, EmbedRequest, RequestOptions, ScoreRequest
+from puna.serving.requests import ChatRequest, EmbedRequest, GenerateRequest, RequestOptions, ScoreRequest
 
 
 def content(most=1 << 20, reserve=lambda count: count, **policy):
@@ -120,6 +120,34 @@ def test_token_ids_are_kept_unless_there_are_patterns(patterns, ids):
     assert list(found.sequences[0].token_ids) == ids
     assert found.inputs == ([b"[1, 2, 3]", b"xy"] if ids else [b"", b"[redacted]y"])
     assert found.redacted == (0 if ids else 3)
+
+
+def test_a_long_conversation_keeps_its_last_messages():
+    found = content(1000)
+    messages = [ChatMessage(role="user", content=str(number) * 200) for number in range(9)]
+    found.add_sequence(SequenceRequest(prompt="", chat=ChatInput(messages=tuple(messages))), 0)
+    kept = json.loads(found.sequences[0].messages_json)
+    assert [each["content"][0] for each in kept] == ["6", "7", "8"]
+    assert found.truncated
+
+
+def test_what_came_to_no_sequence_is_kept_as_it_was_sent():
+    call = ToolCall(name="get", arguments='{"x": 1}')
+    messages = (Message(role="user", content="hi"), Message(role="assistant", tool_calls=(call,)))
+    found = content()
+    found.add_unrendered(ChatRequest(model="m", messages=messages))
+    assert found.inputs == [b"user: hi", b'assistant: \nget {"x": 1}']
+    found = content()
+    found.add_unrendered(GenerateRequest(model="m", system="be brief", prompt="go"))
+    found.add_unrendered(EmbedRequest(model="m", inputs=("a",)))
+    assert found.inputs == [b"system: be brief", b"go"]
+    found = content()
+    found.add_sequence(SequenceRequest(prompt="[user]go"), 0)
+    found.add_unrendered(GenerateRequest(model="m", prompt="go"))
+    assert found.inputs == []
+    found = content(prompts=False)
+    found.add_unrendered(GenerateRequest(model="m", prompt="go"))
+    assert found.inputs == []
 
 
 def test_lone_surrogates_are_replaced():

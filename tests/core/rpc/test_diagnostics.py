@@ -179,7 +179,21 @@ async def test_a_failed_request_is_shown_with_its_error(stubs, backend):
     assert broken.phase == server_pb2.REQUEST_PHASE_DECODE
     assert broken.finish_reason == usage_pb2.FINISH_REASON_UNSPECIFIED
     assert (unknown.error_reason, unknown.content.error_message) == ("MODEL_NOT_FOUND", "model 'nosuch' not found")
+    assert list(unknown.content.inputs) == ["user: a"]
+    assert not broken.content.inputs
     assert [each.model for each in await listed(stubs, model="nosuch:latest")] == ["nosuch"]
+
+
+async def test_a_request_that_waits_for_its_model_is_shown_as_it_was_sent(stubs, backend):
+    backend.load_seconds = 60.0
+    call = stubs.chat.StreamChat(asked(text="hello"))
+
+    async def read():
+        found = await listed(stubs)
+        return found and (await got(stubs, number=found[0].number)).content.inputs
+
+    assert list(await eventually(read)) == ["user: hello"]
+    call.cancel()
 
 
 async def test_the_place_in_the_queue_is_shown(stubs, backend):

@@ -332,7 +332,10 @@ class RequestContent(_message.Message):
 
     @_builtins.property
     def inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Texts to embed or to rank, or the continuations to score. For ranking, the query comes first."""
+        """Texts to embed or to rank, or the continuations to score. For ranking, the query comes first. Of a request to generate
+        or to chat that has submitted no sequence, since its prompt could not be made or was too long: the system message and
+        the prompt, or the messages, each with its role and a colon in front.
+        """
 
     @_builtins.property
     def media(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordedMedia]:
