@@ -8,14 +8,19 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from puna.backend import Backend, LoadedModel, ModelSpec
+from puna.backend import Backend, LoadedModel, MemoryEstimate, ModelSpec
 
 if TYPE_CHECKING:
+    from puna_llama_cpp.estimate import MemoryEstimator
     from puna_llama_cpp.loading import LoadedParts
 
 
 class LlamaCppBackend(Backend):
     """Loads GGUF models with llama.cpp."""
+
+    def __init__(self) -> None:
+        self._estimator: MemoryEstimator | None = None
+        self._estimating = threading.Lock()
 
     async def load(self, spec: ModelSpec, report: Callable[[float], None], /) -> LoadedModel:
         """Load the weights and create a context in a thread.
@@ -25,17 +30,40 @@ class LlamaCppBackend(Backend):
         opened = await _open_in_thread(spec, report)
         return opened.start()
 
+    async def estimate_memory(self, spec: ModelSpec, /) -> MemoryEstimate:
+        """Open the model without its weights, and have llama.cpp count what it would allocate."""
+        return await asyncio.to_thread(self._estimate, spec)
+
+    def _estimate(self, spec: ModelSpec) -> MemoryEstimate:
+        with self._estimating:
+            if self._estimator is None:
+                _install_kernels(spec)
+                from puna_llama_cpp.estimate import MemoryEstimator
+
+                self._estimator = MemoryEstimator()
+            return self._estimator.estimate(spec)
+
+    async def aclose(self) -> None:
+        """Free what the last estimate left."""
+        if self._estimator is not None:
+            await asyncio.to_thread(self._estimator.close)
+
+
+def _install_kernels(spec: ModelSpec) -> None:
+    """Load Puna's kernels unless an option says otherwise. Call it before anything imports llama.cpp."""
+    if spec.backend_options.get("kernels", True):
+        from puna_ggml_kernels import loader
+
+        # Before anything loads llama.cpp: the linker takes the first library that has a function of a name.
+        loader.install()
+
 
 async def _open_in_thread(spec: ModelSpec, report: Callable[[float], None]) -> "LoadedParts":
     loop = asyncio.get_running_loop()
     cancelled = threading.Event()
 
     def work() -> "LoadedParts":
-        if spec.backend_options.get("kernels", True):
-            from puna_ggml_kernels import loader
-
-            # Before anything loads llama.cpp: the linker takes the first library that has a function of a name.
-            loader.install()
+        _install_kernels(spec)
         # Imported here, since it loads llama.cpp, which must come after the kernels.
         from puna_llama_cpp.loading import open_model
 

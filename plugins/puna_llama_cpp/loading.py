@@ -1,8 +1,8 @@
 """Opens a model: weights, an optional projector, and a context that fits the machine. Blocks; call it in a thread."""
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import llama_cpp.llama_cpp as lib
@@ -82,7 +82,12 @@ def _threads(weights: Weights, spec: ModelSpec) -> int:
     return spec.threads or threads_for(int(lib.llama_model_size(weights.pointer)))
 
 
-def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None) -> LoadedParts:
+@contextmanager
+def planned_context(weights: Weights, spec: ModelSpec) -> Iterator[tuple[ContextOptions, bool]]:
+    """Decide how the context is created, and yield its options. The context must be created within the block.
+
+    Also yields whether the KV cache takes memory only as far as it is used.
+    """
     length = max(min(spec.context_length, weights.context_length), 1)
     is_embedding = weights.embeds_only
     batch = spec.batch_size or (_EMBEDDING_BATCH_TOKENS if is_embedding else _BATCH_TOKENS)
@@ -107,30 +112,40 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
             kv_cache_type=spec.kv_cache_type,
             embeddings=is_embedding,
         )
+        yield options, lazy
+
+
+def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None) -> LoadedParts:
+    with planned_context(weights, spec) as (options, lazy):
         context = Context(weights, options)
+    slots = options.sequences
     # Lazy slots beyond the first take memory only once they are used. They count only if a setting asked for them.
     counted_slots = 1 if lazy and not spec.parallel else slots
-    facts = _facts(weights, context, projector, length, 1 if is_embedding else slots, counted_slots)
-    return LoadedParts(weights, context, facts, slots, projector, spec.constraint_limits)
+    facts = _facts(weights, context, projector, options, counted_slots)
+    return LoadedParts(weights, context, facts, options.max_sequences, projector, spec.constraint_limits)
 
 
 def _facts(
-    weights: Weights, context: Context, projector: Projector | None, length: int, parallel: int, counted_slots: int
+    weights: Weights, context: Context, projector: Projector | None, options: ContextOptions, counted_slots: int
 ) -> ModelFacts:
     """Return the properties that the core asks about. `counted_slots`: the slots whose caches count as memory."""
     vocabulary = weights.vocabulary
-    generates = not weights.embeds_only
+    generates, parallel = not weights.embeds_only, options.sequences
     # Where llama.cpp's buffers are, and how large, stands only in its log.
     size, on_gpus = captured_log().buffer_bytes()
     if generates:
         # llama.cpp logs the whole cache as allocated, although unused slots of a lazy one take no memory.
         size -= captured_log().cache_bytes() * (parallel - counted_slots) // parallel
     ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK  # a ranking model gives a score and no vector
+    # An embedding model keeps nothing between two texts. A recurrent state has no room that could be counted in tokens.
+    cached = generates and context.has_memory and not lib.llama_model_is_recurrent(weights.pointer)
     return ModelFacts(
-        context_length=length,
+        context_length=options.length,
         parallel=parallel,
         size_bytes=(size or int(lib.llama_model_size(weights.pointer))) + (projector.size_bytes if projector else 0),
         vram_bytes=on_gpus,
+        kv_cache_tokens=context.length * parallel if cached else 0,
+        kv_cache_type=(options.kv_cache_type or "f16") if cached else "",
         adds_bos=vocabulary.adds_bos,
         adds_eos=vocabulary.adds_eos,
         bos_id=vocabulary.bos,

@@ -11,6 +11,7 @@ from puna.backend import (
     ConstraintLimits,
     Finish,
     InvalidRequestError,
+    KvCacheUsage,
     LoadedModel,
     ModelFacts,
     PromptTooLongError,
@@ -113,6 +114,10 @@ class GenerativeModel(LlamaModel):
     def step(self) -> int | None:
         """Return the number of steps of the decode thread; None while it has no work."""
         return self._engine.step()
+
+    def kv_cache_usage(self) -> KvCacheUsage | None:
+        """Return how much of the KV cache is in use; None for a model without one, such as a recurrent one."""
+        return self._engine.kv_cache_usage() if self._facts.kv_cache_tokens else None
 
     async def _prepare(self, request: SequenceRequest) -> sequence.Sequence:
         """Validate a request and create its sequence. Nothing is queued before all of this has succeeded."""

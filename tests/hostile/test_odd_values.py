@@ -45,6 +45,7 @@ HONEST = {
     "CountTokens": {"chat": {"model": "tooled", "messages": USER}},
     "Detokenize": {"model": "scripted", "token_ids": [5]},
     "LoadModel": {"name": "scripted"},
+    "EstimateModel": {"name": "scripted"},
     "GetModel": {"name": "scripted"},
     "PullModel": {"name": "127.0.0.1:1/a/b:c", "insecure": True},
     "PushModel": {"name": "127.0.0.1:1/a/b:c", "insecure": True},

@@ -61,6 +61,7 @@ _BY_METHOD: Final = {
     "puna.v1.ModelsService/StreamModel": Permission.READ,
     "puna.v1.ModelsService/ListLoadedModels": Permission.READ,
     "puna.v1.ModelsService/LoadModel": Permission.INFERENCE,
+    "puna.v1.ModelsService/EstimateModel": Permission.INFERENCE,  # it starts a host, as a load does
     "puna.v1.ServerService/GetServerInfo": Permission.READ,
     "puna.v1.ServerService/WatchLoad": Permission.READ,
     "puna.v1.ServerService/GetMetrics": Permission.METRICS,

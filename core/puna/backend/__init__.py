@@ -45,7 +45,14 @@ from puna.backend.errors import (
     UnsupportedError,
 )
 from puna.backend.metadata import request_metadata
-from puna.backend.model import ConstraintLimits, ModelFacts, ModelSpec
+from puna.backend.model import (
+    ConstraintLimits,
+    DeviceMemory,
+    KvCacheUsage,
+    MemoryEstimate,
+    ModelFacts,
+    ModelSpec,
+)
 from puna.backend.thinking import ThinkingBudget, ThinkingMarkers
 
 __all__ = [
@@ -61,11 +68,14 @@ __all__ = [
     "ChatToolCall",
     "Constraint",
     "ConstraintLimits",
+    "DeviceMemory",
     "DocumentScores",
     "Embedding",
     "Finish",
     "InvalidRequestError",
+    "KvCacheUsage",
     "LoadedModel",
+    "MemoryEstimate",
     "ModelFacts",
     "ModelSpec",
     "Prefill",
@@ -340,6 +350,13 @@ class LoadedModel(ABC):
         """
         return None
 
+    def kv_cache_usage(self) -> KvCacheUsage | None:
+        """Return how much of the KV cache is in use; None: the backend does not count.
+
+        The heartbeat asks for it every few seconds, on the event loop.
+        """
+        return None
+
     async def aclose(self) -> None:  # noqa: B027 (a model with nothing to free need not say so)
         """Free the model. Called once, when no generator is open."""
 
@@ -365,6 +382,15 @@ class Backend(ABC):
         BackendError, or any other exception, if the upstream cannot be asked; the core then lists none of its models.
         """
         return []
+
+    async def estimate_memory(self, spec: ModelSpec, /) -> MemoryEstimate:
+        """Estimate the memory that `load` would take with the same spec, without loading weights.
+
+        The core calls it for a backend whose manifest declares `memory_estimate`, often several times in a row with
+        other context lengths. Raises UnsupportedError for a model of which the backend cannot tell, and what `load`
+        raises for one that it cannot run.
+        """
+        raise UnsupportedError("this backend gives no estimates of memory")
 
     async def aclose(self) -> None:  # noqa: B027 (a backend with nothing to free need not say so)
         """Free what the backend holds beside its models. Called once, when the host ends."""

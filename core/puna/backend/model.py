@@ -81,6 +81,10 @@ class ModelFacts:
     """Total memory: weights, KV cache and buffers."""
     vram_bytes: int = 0
     """The part of `size_bytes` that is on GPUs."""
+    kv_cache_tokens: int = 0
+    """Tokens that fit into the KV cache, over all slots; 0: unknown, or there is none."""
+    kv_cache_type: str = ""
+    """Type of the KV cache, such as "f16"; empty: unknown, or there is none."""
     adds_bos: bool = False
     adds_eos: bool = False
     bos_id: int = -1
@@ -94,3 +98,46 @@ class ModelFacts:
     generates: bool = True
     vision: bool = False
     audio: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMemory:
+    """The memory that a model would take on one device, in bytes."""
+
+    device: str = ""
+    """Name of the device, such as "CUDA0"; empty: the machine's own memory."""
+    weights_bytes: int = 0
+    """Weights, adapters and projectors."""
+    kv_cache_bytes: int = 0
+    """KV cache and recurrent states, as far as they count in `ModelFacts.size_bytes`."""
+    deferred_kv_cache_bytes: int = 0
+    """The rest of the KV cache, which takes memory only once it is used."""
+    compute_bytes: int = 0
+    """Buffers for computing."""
+    free_bytes: int = 0
+    """Free memory of the device; 0: unknown. The core itself looks how much of the machine's memory is free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEstimate:
+    """The memory that a model would take."""
+
+    context_length: int
+    """Tokens per sequence, after clamping."""
+    parallel: int = 1
+    """Number of sequences that may run at once."""
+    max_context_length: int = 0
+    """The longest context that the model allows, in tokens; 0: unknown."""
+    devices: tuple[DeviceMemory, ...] = ()
+    process_bytes: int = 0
+    """Main memory that the host's process takes beside these; 0: unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvCacheUsage:
+    """How much of a model's KV cache is in use, in tokens over all slots."""
+
+    active_tokens: int
+    """Tokens of running sequences."""
+    cached_tokens: int
+    """Tokens that earlier sequences left for reuse, and that make room when it is needed."""

@@ -137,7 +137,7 @@ async def _ask_server(arguments: argparse.Namespace, settings: Settings) -> None
         case "requests":
             await _requests(arguments, settings)
         case "show":
-            await show.show(settings, arguments.model, arguments.wanted or [], verbose=arguments.verbose)
+            await show.run(settings, arguments)
         case "cp":
             await changing.copy(settings, arguments.source, arguments.destination)
         case "rm":

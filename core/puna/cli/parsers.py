@@ -103,6 +103,10 @@ def _add_models(commands: "argparse._SubParsersAction[Command]") -> None:
     show.add_flag("--verbose", "-v", help="with metadata and tensors")
     for name in SHOW_ONE:
         show.add_argument(f"--{name}", dest="wanted", action="append_const", const=name, help=f"only its {name}")
+    show.add_flag("--fit", help="the memory that it would take, and the longest context that fits")
+    show.add_argument("--context-length", type=int, default=0, metavar="N", help="of each slot, with --fit")
+    show.add_argument("--slots", type=int, default=0, metavar="N", help="number of slots, with --fit")
+    show.add_argument("--kv-cache-type", default="", metavar="TYPE", help="such as q8_0, with --fit")
     top = commands.add_parser("top", help="show models and requests, live", epilog=ASKING)
     top.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="pause between looks (default: 1)")
     top.add_flag("--once", help="show one look and end")

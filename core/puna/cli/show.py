@@ -1,11 +1,13 @@
 """The command `show`."""
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from puna.cli.client import connected
 from puna.cli.errors import CommandError
+from puna.cli.fit import show_fit
 from puna.cli.tables import human_parameters, metadata_value, section, short_id
 from puna.settings import Settings
 from puna_client.v1 import models_pb2, models_pb2_grpc
@@ -22,6 +24,20 @@ STATES: Mapping[int, str] = {
     models_pb2.FILE_STATE_CHANGED: "touched since",
     models_pb2.FILE_STATE_MISSING: "gone",
 }
+
+
+async def run(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Print what the arguments ask for: facts about a model, or the memory that it would take."""
+    if not arguments.fit:
+        await show(settings, arguments.model, arguments.wanted or [], verbose=arguments.verbose)
+        return
+    await show_fit(
+        settings,
+        arguments.model,
+        context_length=arguments.context_length,
+        slots=arguments.slots,
+        kv_cache_type=arguments.kv_cache_type,
+    )
 
 
 async def show(settings: Settings, name: str, wanted: list[str], *, verbose: bool) -> None:

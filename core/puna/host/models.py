@@ -45,6 +45,10 @@ class Models:
         entries = list(self._entries.values())
         return entries[0].model if len(entries) == 1 else None
 
+    def items(self) -> list[tuple[str, LoadedModel]]:
+        """Return the models with their ids."""
+        return [(model_id, each.model) for model_id, each in self._entries.items()]
+
     def add(self, model_id: str, model: LoadedModel, name: str = "") -> None:
         """Add a model that has been loaded under a name."""
         self._entries[model_id] = _Entry(model, name)

@@ -14,6 +14,7 @@ from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.blocking import retrieve_exception
 from puna.host import convert
+from puna.host.convert_memory import estimate_to_wire
 from puna.host.models import Models
 from puna.host.plugin_call import Raised, Work, attempt
 from puna.host.report import LoadProgress, report_error
@@ -49,6 +50,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         self._making = asyncio.Lock()
         self.models = Models()
         self._step_fails = False
+        self._usage_fails = False
         self.work = Work()
         """The calls and the sequences of all streams."""
 
@@ -151,6 +153,19 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         self.models.add(request.model_id, model, request.name)
         return loaded
 
+    async def EstimateMemory(
+        self,
+        request: wire.EstimateMemoryRequest,
+        context: grpc.aio.ServicerContext[wire.EstimateMemoryRequest, wire.EstimateMemoryResponse],
+    ) -> wire.EstimateMemoryResponse:
+        """Estimate the memory that a load would take."""
+        return await self._attempt(lambda: self._estimate(request.load), context)
+
+    async def _estimate(self, request: wire.LoadRequest) -> wire.EstimateMemoryResponse:
+        backend = await self._made_backend()
+        # Written here, so that an answer of another type counts as the plugin's error.
+        return estimate_to_wire(await backend.estimate_memory(convert.spec_from_wire(request)))
+
     async def Run(  # type: ignore[override]
         self,
         request_iterator: AsyncIterator[wire.RunRequest],
@@ -226,7 +241,22 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         """Answer with the step number of the model's work."""
         step = self._step()
         # Without step numbers, the events and ends of the work count as steps, so that work which yields nothing hangs.
-        return wire.HeartbeatResponse(step=self.work.oldest_step if step is None else step)
+        step = self.work.oldest_step if step is None else step
+        return wire.HeartbeatResponse(step=step, kv_caches=self._kv_caches())
+
+    def _kv_caches(self) -> list[wire.KvCacheUsage]:
+        """Return the use of the KV cache of each model that counts it, unless the plugin's method does not work."""
+        found = []
+        try:
+            for model_id, model in self.models.items():
+                if (usage := model.kv_cache_usage()) is not None:
+                    tokens = {"active_tokens": usage.active_tokens, "cached_tokens": usage.cached_tokens}
+                    found.append(wire.KvCacheUsage(model_id=model_id, **tokens))
+        except BaseException as error:  # a plugin may raise anything
+            if not self._usage_fails:
+                self._usage_fails = True
+                report_error("the backend's kv_cache_usage() failed", error)
+        return found
 
     def _step(self) -> int | None:
         """Return the model's step number; None if it has none, or if the plugin's method for it does not work."""

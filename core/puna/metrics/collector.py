@@ -10,7 +10,7 @@ not get to one; reasons, methods and codes come from fixed sets; keys are named 
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -212,7 +212,25 @@ class _Tables(Collector):
         yield self._gauge("model_memory_bytes", "Memory of a model by its host's own account.", sizes)
         yield self._gauge("models_loaded", "Whether the model is loaded.", dict.fromkeys(loaded, 1))
 
-    def _gauge(self, name: str, text: str, values: dict[str, int]) -> Metric:
+        used = {
+            name: each.kv_cache_usage.active_tokens / each.kv_cache_tokens
+            for name, each in loaded.items()
+            if each.kv_cache_usage is not None
+        }
+        text = "Part of the KV cache that running requests use, from 0 to 1."
+        yield self._gauge("kv_cache_usage_perc", text, used)
+        yield self._cache_config(loaded)
+
+    def _cache_config(self, loaded: Mapping[str, LoadedEntry]) -> Metric:
+        # vLLM counts in blocks of tokens. A block of one token gives its boards the number of tokens.
+        labels = (*_MODEL, "block_size", "num_gpu_blocks", "cache_dtype")
+        family = GaugeMetricFamily(f"{self._prefix}:cache_config_info", "Size of the KV cache.", labels=labels)
+        for name, each in loaded.items():
+            if each.kv_cache_tokens:
+                family.add_metric([name, "1", str(each.kv_cache_tokens), each.kv_cache_type], 1)
+        return family
+
+    def _gauge(self, name: str, text: str, values: Mapping[str, float]) -> Metric:
         family = GaugeMetricFamily(f"{self._prefix}:{name}", text, labels=_MODEL)
         for model, value in values.items():
             family.add_metric([model], value)

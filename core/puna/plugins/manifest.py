@@ -73,6 +73,8 @@ class Capabilities:
     """It closes the thinking when a budget of tokens is spent."""
     lists_models: bool = False
     """It has models of its own, which need no create."""
+    memory_estimate: bool = False
+    """It estimates the memory of a model before it is loaded."""
     constraints: tuple[str, ...] = ()
     """Kinds of structured output that it enforces."""
     sampling: tuple[str, ...] = ()

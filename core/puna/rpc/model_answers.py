@@ -15,6 +15,7 @@ from puna.models.storage.linked import InPlace
 from puna.models.storage.stat_fingerprints import FileState, Place
 from puna.models.stored import StoredModel
 from puna.rpc.answers import tool_call
+from puna.runtime.estimates import Fit, ModelEstimate
 from puna.runtime.requirements import LoadedEntry
 from puna_client.v1 import message_pb2, models_pb2, options_pb2
 
@@ -140,6 +141,55 @@ def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
         queued_requests=entry.queued,
         process_id=entry.pid,
         pinned=entry.pinned,
+        slots=entry.slots,
+        kv_cache=_kv_cache(entry),
+    )
+
+
+def _kv_cache(entry: LoadedEntry) -> models_pb2.KvCache | None:
+    if (usage := entry.kv_cache_usage) is None:
+        return None
+    return models_pb2.KvCache(
+        total_tokens=entry.kv_cache_tokens,
+        active_tokens=usage.active_tokens,
+        cached_tokens=usage.cached_tokens,
+        type=entry.kv_cache_type,
+    )
+
+
+_FITS: Final = {
+    Fit.UNKNOWN: models_pb2.MODEL_FIT_UNSPECIFIED,
+    Fit.FITS: models_pb2.MODEL_FIT_FITS,
+    Fit.AFTER_EVICTION: models_pb2.MODEL_FIT_FITS_AFTER_EVICTION,
+    Fit.DOES_NOT_FIT: models_pb2.MODEL_FIT_DOES_NOT_FIT,
+}
+
+
+def estimate(found: ModelEstimate) -> models_pb2.EstimateModelResponse:
+    """Return an estimate of the memory that a model would take."""
+    memory = None
+    if found.memory is not None:
+        # The fields of a device have the same names in the contract of backends.
+        names = models_pb2.DeviceMemory.DESCRIPTOR.fields_by_name
+        devices = [
+            models_pb2.DeviceMemory(**{name: getattr(each, name) for name in names}) for each in found.memory.devices
+        ]
+        parts = ((each.weights_bytes, each.kv_cache_bytes, each.compute_bytes) for each in devices)
+        memory = models_pb2.MemoryEstimate(
+            context_length=found.memory.context_length,
+            slots=found.memory.parallel,
+            total_bytes=found.memory.process_bytes + sum(map(sum, parts)),
+            devices=devices,
+            process_bytes=found.memory.process_bytes,
+        )
+    return models_pb2.EstimateModelResponse(
+        backend=found.backend,
+        estimate=memory,
+        file_bytes=found.file_bytes,
+        free_bytes=found.free_bytes,
+        evicted_models=map(loaded, found.evicted),
+        fit=_FITS[found.fit],
+        largest_context_length=found.largest_context_length,
     )
 
 

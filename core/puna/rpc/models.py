@@ -79,6 +79,18 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         return models_pb2.LoadModelResponse(loaded=model_answers.loaded(loaded))
 
     @unary
+    async def EstimateModel(
+        self, request: models_pb2.EstimateModelRequest, context: Context
+    ) -> models_pb2.EstimateModelResponse:
+        """Estimate the memory that a model would take."""
+        with observed(self._serving.activity, request.name, "EstimateModel"):
+            options = convert.request_options(request.options)
+            found = await self._serving.estimate(
+                request.name, options, slots=request.slots, kv_cache_type=request.kv_cache_type
+            )
+        return model_answers.estimate(found)
+
+    @unary
     async def UnloadModel(
         self, request: models_pb2.UnloadModelRequest, context: Context
     ) -> models_pb2.UnloadModelResponse:

@@ -133,7 +133,11 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
                 server_pb2.WatchLoadResponse(
                     models=[
                         server_pb2.WatchLoadResponse.ModelLoad(
-                            model=each.name, active_requests=each.active, queued_requests=each.queued
+                            model=each.name,
+                            active_requests=each.active,
+                            queued_requests=each.queued,
+                            kv_cache_active_tokens=each.kv_cache_usage.active_tokens if each.kv_cache_usage else None,
+                            kv_cache_total_tokens=each.kv_cache_tokens,
                         )
                         for each in self._serving.loaded()
                     ],

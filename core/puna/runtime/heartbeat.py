@@ -56,13 +56,15 @@ class Heartbeat:
         call: Callable[[], Awaitable[wire.HeartbeatResponse]],
         timeouts: HangTimeouts,
         messages: Callable[[], int | None],
+        on_answer: Callable[[wire.HeartbeatResponse], None] = lambda _: None,
     ) -> None:
         """`call` performs one heartbeat RPC. `messages` returns how many messages the host has sent; None: none is due.
 
-        The latter replaces the step number of an answer that has none.
+        The latter replaces the step number of an answer that has none. `on_answer` gets each answer.
         """
         self._call = call
         self._messages = messages
+        self._on_answer = on_answer
         self._timeouts = timeouts
         # A timeout is noticed at most one tick late, that is, a twelfth of it.
         self._tick = min(MAX_INTERVAL, timeouts.silence / TICKS, timeouts.step / TICKS)
@@ -109,6 +111,7 @@ class Heartbeat:
             return self._messages()
         except (asyncio.CancelledError, grpc.aio.UsageError):  # the channel was closed
             raise HeartbeatUnavailableError from None
+        self._on_answer(response)
         # A host that has forgotten its work, and says that it has none, is found by the messages that do not come.
         return response.step if response.HasField("step") else self._messages()
 

@@ -6,13 +6,16 @@ token costs a comparison or two.
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Final, NoReturn
 
 from puna.backend import (
     ChatDelta,
+    DeviceMemory,
     DocumentScores,
     Embedding,
     Finish,
+    MemoryEstimate,
     ModelFacts,
     Prefill,
     PromptLogprobs,
@@ -25,6 +28,11 @@ from puna.errors import BackendFailedError
 
 LONGEST_TOKEN_TEXT: Final = 4096
 """Characters of the text of the BOS or EOS token."""
+LONGEST_LABEL: Final = 64
+"""Characters of the name of a device, and of the type of a KV cache, which metrics and terminals show."""
+MOST_BYTES: Final = 1 << 55
+"""Bytes of one part of an estimate: sums of parts fit into 64 bits."""
+MOST_DEVICES: Final = 128
 COUNTS: Final = (
     "prompt_tokens",
     "cached_prompt_tokens",
@@ -39,7 +47,7 @@ COUNTS: Final = (
 
 def check_facts(facts: ModelFacts) -> ModelFacts:
     """Return the facts of a loaded model if they are possible."""
-    for name in ("context_length", "size_bytes", "vram_bytes", "embedding_tokens"):
+    for name in ("context_length", "size_bytes", "vram_bytes", "kv_cache_tokens", "embedding_tokens"):
         if (value := getattr(facts, name)) < 0:
             _fail(f"the model's {name} is {value}")
     # A model without slots would let its requests wait for ever.
@@ -52,7 +60,32 @@ def check_facts(facts: ModelFacts) -> ModelFacts:
     for name in ("bos_text", "eos_text"):
         if (length := len(getattr(facts, name))) > LONGEST_TOKEN_TEXT:
             _fail(f"the model's {name} has {length} characters")
+    _check_label("kv_cache_type", facts.kv_cache_type)
     return facts
+
+
+def check_estimate(estimate: MemoryEstimate) -> MemoryEstimate:
+    """Return an estimate if it is possible."""
+    if len(estimate.devices) > MOST_DEVICES:
+        _fail(f"it estimated the memory of {len(estimate.devices)} devices")
+    if estimate.parallel < 1:
+        _fail(f"the estimate's parallel is {estimate.parallel}")
+    for values in (_fields_of(estimate), *map(_fields_of, estimate.devices)):
+        for name, value in values.items():
+            if isinstance(value, int) and not 0 <= value <= MOST_BYTES:
+                _fail(f"the estimate's {name} is {value}")
+    for device in estimate.devices:
+        _check_label("device", device.device)
+    return estimate
+
+
+def _fields_of(part: MemoryEstimate | DeviceMemory) -> dict[str, object]:
+    return {each.name: getattr(part, each.name) for each in fields(part)}
+
+
+def _check_label(name: str, text: str) -> None:
+    if len(text) > LONGEST_LABEL or not text.isprintable():
+        _fail(f"its {name} is no name")
 
 
 class EventCheck:

@@ -30,6 +30,7 @@ from puna.backend import (
     DocumentScores,
     Embedding,
     Finish,
+    KvCacheUsage,
     ModelFacts,
     SequenceEvent,
     SequenceRequest,
@@ -95,6 +96,7 @@ class HostModel(HostedModel):
         # Empty while the host is in use. Whatever ends the host sets the text first, and only the first one counts.
         self._failure = ""
         self._incoming = IncomingEvents(limits, self._give_up, self._cancel)
+        self._kv_cache_usage: KvCacheUsage | None = None
         self._calls = 0
         """Number of RPCs of one message that are under way."""
         self._disconnected = asyncio.Event()
@@ -153,6 +155,10 @@ class HostModel(HostedModel):
             # A sequence that has ended needs no cancel; the host no longer knows it.
             if not incoming.ended:
                 self._cancel(sequence_id)
+
+    def kv_cache_usage(self) -> KvCacheUsage | None:
+        """Return how full the KV cache was at the last heartbeat; None if the host does not tell."""
+        return self._kv_cache_usage
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the token ids of a text."""
@@ -230,10 +236,21 @@ class HostModel(HostedModel):
     async def _watch_heartbeat(self) -> None:
         """Kill the host when it hangs, and fail every call that waits for it."""
         heartbeat = Heartbeat(
-            lambda: self._stub.Heartbeat(wire.HeartbeatRequest()), self._timeouts, self._messages_if_due
+            lambda: self._stub.Heartbeat(wire.HeartbeatRequest()),
+            self._timeouts,
+            self._messages_if_due,
+            self._take_usage,
         )
         with suppress(HeartbeatUnavailableError):
             self._give_up(await heartbeat.wait_for_hang())
+
+    def _take_usage(self, answer: wire.HeartbeatResponse) -> None:
+        """Remember how full the KV cache is. An impossible number is cut to a possible one."""
+        total = self._facts.kv_cache_tokens
+        for each in answer.kv_caches:
+            if each.model_id == self._host.model_id and total:
+                active = min(max(each.active_tokens, 0), total)
+                self._kv_cache_usage = KvCacheUsage(active, min(max(each.cached_tokens, 0), total - active))
 
     def _give_up(self, reason: str) -> None:
         """Kill the host, which hangs or breaks the protocol, and fail every call that waits for it."""

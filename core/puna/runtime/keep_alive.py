@@ -159,6 +159,9 @@ class PooledModel:
             queued=self.limiter.queued,
             slots=self.limiter.slots,
             pid=self.pid,
+            kv_cache_tokens=facts.kv_cache_tokens,
+            kv_cache_type=facts.kv_cache_type,
+            kv_cache_usage=self.model.kv_cache_usage(),
             accepts=not self.evicting,
             pinned=self.pinned,
         )

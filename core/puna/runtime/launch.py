@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from puna.backend import LoadedModel, ModelSpec
+from puna.backend.v1 import backend_pb2 as wire
 from puna.blocking import in_thread, stoppable
 from puna.errors import BackendCrashedError, BackendNotFoundError, LoadFailedError, OutOfMemoryError
+from puna.host import convert
 from puna.limits import Limits
-from puna.plugins import Plugin, Registry
+from puna.plugins import Manifest, Plugin, Registry
 from puna.runtime import backend_options, model_folders
 from puna.runtime.back_off import LoadBackOff, attempt_of
 from puna.runtime.errors import HostFailedError, NodeError
@@ -141,6 +144,35 @@ class ModelLauncher:
             return self._backend(requirements).name
         except BackendNotFoundError:
             return ""
+
+    async def manifest(self, requirements: ModelRequirements) -> Manifest:
+        """Return the manifest of the backend that would load a model now. Raises BackendNotFoundError."""
+        await asyncio.to_thread(self._backends.refresh)
+        return self._backend(requirements).usable
+
+    @asynccontextmanager
+    async def estimating(
+        self, requirements: ModelRequirements, freed_bytes: int
+    ) -> AsyncGenerator[tuple[HostConnection, wire.LoadRequest]]:
+        """Start a host that estimates the memory of a model, and yield it with the request that would load the model.
+
+        `freed_bytes` is the memory that evictions would free before. The host ends with the block. Raises what `launch`
+        raises before a host loads.
+        """
+        backend = self._backend(requirements)
+        await stoppable(lambda stopped: requirements.verify(thorough=False, stopped=stopped))
+        spec = replace(await self._complete_spec(backend, requirements), name=requirements.name)
+        spec = replace(spec, memory_bytes=spec.memory_bytes and spec.memory_bytes + freed_bytes)
+        async with AsyncExitStack() as stack:
+            if spec.files:
+                folder = self._sockets.next().with_suffix(".files")
+                stack.callback(model_folders.remove, str(folder))
+                spec = await in_thread(model_folders.place, spec, folder)
+            label = f"an estimate of {requirements.name}"
+            host = await self._hosts.connect(backend, label, limits=self._settings.limits)
+            stack.push_async_callback(host.release)
+            spec = await host.endpoint.localize(spec)
+            yield host, convert.spec_to_wire(backend.name, spec, host.model_id)
 
     def takes_memory(self, requirements: ModelRequirements) -> bool:
         """Return whether the model will take memory of this machine. Raises BackendNotFoundError."""

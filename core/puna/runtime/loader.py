@@ -11,7 +11,7 @@ load turn meanwhile. A pinned model is evicted for itself alone, when a request 
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from puna import events
 from puna.errors import OutOfMemoryError, PunaError
@@ -21,7 +21,7 @@ from puna.runtime.keep_alive import PooledModel, eviction_candidate
 from puna.runtime.launch import ModelLauncher
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.reload import difference
-from puna.runtime.requirements import LeaseKind, ModelRequirements, OnProgress
+from puna.runtime.requirements import LeaseKind, LoadedEntry, ModelRequirements, OnProgress
 from puna.runtime.scheduling import LoadJob
 from puna.settings import Settings
 
@@ -32,6 +32,18 @@ MAX_FILE_SHARE = 0.8
 """The part of the free memory that a model's file may take; its KV cache and buffers come on top."""
 SMALLER_CONTEXTS = (32768, 4096)
 """Context lengths to try when there is no room for the default one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evictions:
+    """What a load would evict."""
+
+    models: tuple[PooledModel, ...]
+    """The models in the order of their evictions."""
+    freed: tuple[PooledModel, ...]
+    """The models whose memory the load would find free: those, or the model itself if it need not be loaded anew."""
+    blocked: bool = False
+    """Whether pinned models leave no place, however much memory is free."""
 
 
 class Loader:
@@ -115,7 +127,38 @@ class Loader:
 
     def _lacks_memory(self, requirements: ModelRequirements) -> bool:
         """Return whether the file takes too large a part of the free memory. Busy models are never evicted for that."""
-        return 0 < self._launcher.free_bytes() * MAX_FILE_SHARE < requirements.file_bytes
+        return _too_large(requirements, self._launcher.free_bytes())
+
+    def evictions(self, requirements: ModelRequirements) -> Evictions:
+        """Return what `provide` would evict now. Changes nothing."""
+        own = self._models.get(requirements.key)
+        if own is not None and not difference(own.requirements, own.backend, own.model.facts, requirements):
+            return Evictions((), (own,))
+        excluded = self._settings.model_settings.exclude
+        evicted = [] if own is None else [own]
+        others = [each for each in self._models.all() if each is not own]
+        rivals = [each for each in others if excluded({requirements.name}, each.names)]
+        evicted += [each for each in rivals if not each.pinned]
+        left = [each for each in others if each.takes_memory and each not in evicted]
+        blocked = any(each.pinned for each in rivals)
+        if self._launcher.takes_memory(requirements):
+            while len(left) >= self._most and (candidates := [each for each in left if not each.pinned]):
+                evicted.append(eviction_candidate(candidates))
+                left.remove(evicted[-1])
+            blocked = blocked or len(left) >= self._most
+            free = self._launcher.free_bytes() + sum(each.model.facts.size_bytes for each in evicted)
+            while _too_large(requirements, free) and (
+                idle := [each for each in left if not (each.lease_count or each.pinned)]
+            ):
+                evicted.append(eviction_candidate(idle))
+                left.remove(evicted[-1])
+                free += evicted[-1].model.facts.size_bytes
+        return Evictions(tuple(evicted), tuple(evicted), blocked=blocked)
+
+    @staticmethod
+    def entry(pooled: PooledModel) -> LoadedEntry:
+        """Return the row of a model in the list of loaded models."""
+        return pooled.entry(time.time_ns())
 
     def _keep_alive(self, name: str) -> float:
         own = self._settings.model_settings.of(name).keep_alive
@@ -203,3 +246,7 @@ class Loader:
         if dead:
             self._models.remove(pooled, "crashed")
         return pooled
+
+
+def _too_large(requirements: ModelRequirements, free: int) -> bool:
+    return 0 < free * MAX_FILE_SHARE < requirements.file_bytes

@@ -22,6 +22,7 @@ from puna.errors import QueueFullError
 from puna.plugins import Registry
 from puna.runtime import sockets
 from puna.runtime.admitted_model import AdmittedModel
+from puna.runtime.estimates import MemoryEstimator, ModelEstimate
 from puna.runtime.keep_alive import PooledModel
 from puna.runtime.launch import LoadInHost, ModelLauncher
 from puna.runtime.launcher import Launcher
@@ -72,6 +73,7 @@ class ModelPool:
         )
         self.upstream_models.prefetch()
         self._loader = Loader(self._models, self._launcher, self._settings)
+        self._estimator = MemoryEstimator(self._launcher, self._loader, self._settings)
         stall_seconds = self._settings.limits.max_silent_load_seconds
         self._scheduler: Scheduler[PooledModel] = Scheduler(self._loader, stall_seconds)
         return self
@@ -162,6 +164,10 @@ class ModelPool:
             )
         finally:
             self._loader.release(pooled, kind)
+
+    async def estimate(self, requirements: ModelRequirements) -> ModelEstimate:
+        """Estimate the memory of a model, without loading it. Raises what `MemoryEstimator.estimate` raises."""
+        return await self._estimator.estimate(requirements)
 
     async def unload(self, key: str) -> bool:
         """Free a model as soon as it is idle; return whether it was loaded. Waits for nothing."""

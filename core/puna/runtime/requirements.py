@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
-from puna.backend import ModelFacts, ModelSpec
+from puna.backend import KvCacheUsage, ModelFacts, ModelSpec
 from puna.runtime.admitted_model import AdmittedModel
 
 
@@ -112,6 +112,11 @@ class LoadedEntry:
     """Sequences that it runs at once."""
     pid: int
     """Process id of its host; 0 if it has none."""
+    kv_cache_tokens: int
+    """Tokens that fit into its KV cache; 0: unknown, or there is none."""
+    kv_cache_type: str
+    kv_cache_usage: KvCacheUsage | None
+    """How full the KV cache was a few seconds ago; None: unknown."""
     accepts: bool
     """Whether it takes further requests. A model that is being evicted does not."""
     pinned: bool = False

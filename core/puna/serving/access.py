@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -32,6 +32,7 @@ from puna.models.store import ModelStore
 from puna.models.stored import StoredModel
 from puna.options import Options
 from puna.plugins import Manifest, Registry
+from puna.runtime.estimates import ModelEstimate
 from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import Lease, LeaseKind, Loading, Queued
 from puna.sandbox.sandbox import Sandbox
@@ -41,6 +42,7 @@ from puna.serving.lease_stages import LeaseStages
 from puna.serving.offered_models import OfferedModels
 from puna.serving.requests import BACKGROUND_PRIORITY, RequestOptions
 from puna.serving.sampling_options import check_size, merged_options, model_requirements
+from puna.serving.sequence_runner import translating_errors
 from puna.serving.templates import ModelTemplates
 from puna.settings import Settings
 
@@ -175,6 +177,19 @@ class Access:
             kind=kind,
         )
         return lease if stages is None else stages.observing(lease)
+
+    async def estimate(
+        self, model: StoredModel, options: Options, request: RequestOptions, *, slots: int, kv_cache_type: str
+    ) -> ModelEstimate:
+        """Estimate the memory of a model with these options, without loading it. Raises what ModelPool.estimate raises.
+
+        `slots` and `kv_cache_type` replace those of the settings, unless they are 0 or empty.
+        """
+        requirements = model_requirements(model, options, request, self.settings)
+        spec = requirements.spec
+        spec = replace(spec, parallel=slots or spec.parallel, kv_cache_type=kv_cache_type or spec.kv_cache_type)
+        with translating_errors():
+            return await self._pool.estimate(replace(requirements, spec=spec))
 
     def _backend(self, model: StoredModel) -> Manifest | None:
         """Return the manifest of the backend that would serve a model; None if there is none that can be used."""

@@ -6,10 +6,12 @@ way), `blobs` (for uploads) and `settings`. The pool and the store are private.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from puna import events
 from puna.auth.caller import current
 from puna.configuration import Adopted
+from puna.errors import InvalidRequestError
 from puna.models.progress import TransferStep
 from puna.models.registry.authorization import identity_of
 from puna.models.registry.limits import limits_of
@@ -19,6 +21,7 @@ from puna.models.storage.blobs import BlobStore
 from puna.models.store import ModelStore
 from puna.models.upkeep.report import Finding, Report
 from puna.plugins import Plugin, Registry
+from puna.runtime.estimates import ModelEstimate
 from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import LeaseKind, LoadedEntry
 from puna.sandbox.sandbox import Sandbox
@@ -151,6 +154,25 @@ class Serving:
         async with self.access.lease(found.model, merged, asked, on_progress, LeaseKind.LOAD_ONLY) as lease:
             # The loaded model may have another name, so its key identifies it. The lease keeps it in the list.
             return next(each for each in self._pool.loaded() if each.details.load_key == lease.key)
+
+    async def estimate(
+        self, name: str, options: RequestOptions | None = None, *, slots: int = 0, kv_cache_type: str = ""
+    ) -> ModelEstimate:
+        """Estimate the memory that a load with these options would take.
+
+        `slots` and `kv_cache_type` replace those of the settings, unless they are 0 or empty. Raises
+        InvalidRequestError if `slots` is below 0, and what Access.find and Access.estimate raise.
+        """
+        if slots < 0:
+            raise InvalidRequestError("slots must be at least 0", field="slots")
+        asked = options or RequestOptions()
+        found = await self.access.find(name)
+        self.access.refuse_remote(found)
+        merged = self.access.options_of(found.model, asked)
+        estimate = await self.access.estimate(found.model, merged, asked, slots=slots, kv_cache_type=kv_cache_type)
+        # Models that the caller may not see are evicted all the same, but not named.
+        sees = current().sees
+        return replace(estimate, evicted=tuple(each for each in estimate.evicted if sees(each.name)))
 
     async def unload(self, name: str) -> bool:
         """Free a model as soon as it is idle; return whether it was loaded. Raises what Access.find raises."""

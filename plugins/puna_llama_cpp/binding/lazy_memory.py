@@ -76,7 +76,7 @@ def _hook() -> _Hook | None:
     """Find the two pointers, once for each process. The callbacks must live as long as ggml's tables point to them."""
     if not sys.platform.startswith("linux"):
         return None
-    version = _version()
+    version = ggml_version()
     # In a table of an unknown layout the experiment itself could write to the wrong place, so it is not tried.
     if version not in VERSIONS:
         log.warning(
@@ -109,7 +109,7 @@ def _hook() -> _Hook | None:
     return _Hook(pointer, ctypes.cast(replacement, c_void_p), (replacement, clear, original))
 
 
-def _version() -> str:
+def ggml_version() -> str:
     """Return ggml's version, empty if it has no function that says so."""
     if not hasattr(libggml, "ggml_version"):
         return ""

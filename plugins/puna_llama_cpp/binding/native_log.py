@@ -85,6 +85,12 @@ class NativeLog:
             found = [match for line in self._lines if " KV " in line and (match := _BUFFER.search(line))]
         return sum(int(float(match[2]) * 2**20) for match in found if match[1].startswith("CPU"))
 
+    def output_bytes(self) -> int:
+        """Return the bytes of the buffers for logits and vectors that were allocated since `clear`."""
+        with self._lock:
+            found = [match for line in self._lines if " output buffer " in line and (match := _BUFFER.search(line))]
+        return sum(int(float(match[2]) * 2**20) for match in found)
+
     def buffer_bytes(self) -> tuple[int, int]:
         """Return the bytes of all buffers allocated since `clear`, and of those outside the CPU's memory."""
         with self._lock:

@@ -21,8 +21,17 @@ class LoadCancelledError(Exception):
 class Weights:
     """A loaded GGUF file. The constructor blocks for as long as the load takes."""
 
-    def __init__(self, spec: ModelSpec, report: Callable[[float], None], is_cancelled: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        report: Callable[[float], None],
+        is_cancelled: Callable[[], bool],
+        *,
+        allocate: bool = True,
+    ) -> None:
         """Load the file. `report` gets the progress from 0 to 1; the load ends early once `is_cancelled` returns true.
+
+        Without `allocate`, no tensor gets memory, and adapters are left out. Such weights only tell sizes.
 
         Raises InvalidRequestError if llama.cpp cannot run the file, and LoadCancelledError if cancelled.
         """
@@ -46,7 +55,8 @@ class Weights:
             parameters.main_gpu = spec.main_gpu
             # With one GPU chosen, no layer goes to another.
             parameters.split_mode = lib.LLAMA_SPLIT_MODE_NONE
-        parameters.load_mode = _load_mode(spec)
+        parameters.no_alloc = not allocate
+        parameters.load_mode = _load_mode(spec) if allocate else lib.LLAMA_LOAD_MODE_NONE
         parameters.use_extra_bufts = should_repack(spec.path)
         pointer = lib.llama_model_load_from_file(spec.path.encode(), parameters)
         if not pointer:
@@ -67,7 +77,7 @@ class Weights:
         self.embedding_length = lib.llama_model_n_embd_out(pointer)
         self.classifier_outputs = lib.llama_model_n_cls_out(pointer)
         # Adapters belong to the weights, which free them; a failure therefore closes the weights.
-        self._adapters = [self._adapter(path) for path in spec.adapter_paths]
+        self._adapters = [self._adapter(path) for path in spec.adapter_paths] if allocate else []
 
     def _adapter(self, path: str) -> Any:  # noqa: ANN401 (a pointer, typed two ways in the binding)
         adapter = lib.llama_adapter_lora_init(self.pointer, path.encode())

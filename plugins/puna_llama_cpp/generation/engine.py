@@ -34,7 +34,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from puna.backend import BackendError
+from puna.backend import BackendError, KvCacheUsage
 from puna_llama_cpp.binding.batch import VectorBatch
 from puna_llama_cpp.binding.context import AbortedError, Context
 from puna_llama_cpp.binding.vocabulary import Vocabulary
@@ -94,6 +94,10 @@ class Engine:
     def step(self) -> int | None:
         """Return the number of steps so far; None while there is no work."""
         return self._thread.step()
+
+    def kv_cache_usage(self) -> KvCacheUsage:
+        """Return how much of the KV cache is in use."""
+        return KvCacheUsage(*self._slots.token_counts())
 
     def close(self) -> None:
         """Abort the running batch and wait for the decode thread to end. Sequences that are left get an error."""

@@ -64,6 +64,17 @@ class Slots:
         """The number of slots without a sequence."""
         return sum(slot.sequence is None for slot in self._slots)
 
+    def token_counts(self) -> tuple[int, int]:
+        """Return the tokens of running sequences, and those that earlier ones left. May be called from any thread."""
+        active = cached = 0
+        for slot in self._slots:
+            # Read once: the decode thread may change it meanwhile.
+            if (sequence := slot.sequence) is not None:
+                active += sequence.evaluated
+            else:
+                cached += len(slot.cached_tokens)
+        return active, cached
+
     def admit(self, waiting: list[Sequence], prefill_tokens: int) -> list[Sequence]:
         """Place waiting sequences, given in order of priority, and return the others.
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import llama_cpp.llama_cpp as lib
 import llama_cpp.mtmd_cpp as mtmd
@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.backend import BackendError, InvalidRequestError, ModelSpec, PromptTooLongError
+from puna_llama_cpp.binding import memory_breakdown
 from puna_llama_cpp.binding.context import FLASH_ATTENTION, Context
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
@@ -60,18 +61,31 @@ class EncodedPrompt:
     images: PromptImages
 
 
+def _parameters(weights: Weights, spec: ModelSpec) -> Any:  # noqa: ANN401 (a structure of the binding)
+    parameters = mtmd.mtmd_context_params_default()
+    parameters.use_gpu = spec.gpu_layers != 0
+    parameters.print_timings = False
+    parameters.flash_attn_type = FLASH_ATTENTION.get(spec.flash_attention, lib.LLAMA_FLASH_ATTN_TYPE_AUTO)
+    parameters.image_min_tokens = _MIN_IMAGE_TOKENS.get(weights.architecture, -1)
+    return parameters
+
+
+def memory_by_device(weights: Weights, spec: ModelSpec) -> dict[str, int]:
+    """Return the bytes that the projector would take, by device; empty: the machine's own memory."""
+    captured_log().attach(mtmd.mtmd_helper_log_set)
+    found = memory_breakdown.of_projector(spec.projector_paths[0], _parameters(weights, spec))
+    # A projector that cannot be read is an error of the load, whose text says why.
+    return found or {"": Path(spec.projector_paths[0]).stat().st_size}
+
+
 class Projector:
     """Encodes images for one model. Close it before the weights."""
 
     def __init__(self, weights: Weights, spec: ModelSpec, threads: int) -> None:
         """Load the first projector file. Raises InvalidRequestError if it is none, or not one for this model."""
         captured_log().attach(mtmd.mtmd_helper_log_set)
-        parameters = mtmd.mtmd_context_params_default()
-        parameters.use_gpu = spec.gpu_layers != 0
-        parameters.print_timings = False
+        parameters = _parameters(weights, spec)
         parameters.n_threads = threads
-        parameters.flash_attn_type = FLASH_ATTENTION.get(spec.flash_attention, lib.LLAMA_FLASH_ATTN_TYPE_AUTO)
-        parameters.image_min_tokens = _MIN_IMAGE_TOKENS.get(weights.architecture, -1)
         pointer = mtmd.mtmd_init_from_file(spec.projector_paths[0].encode(), weights.pointer, parameters)
         if not pointer:
             raise InvalidRequestError(captured_log().load_error() or "llama.cpp could not load the projector")

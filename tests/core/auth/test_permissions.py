@@ -11,7 +11,19 @@ METHODS = [
     for service in SERVICES
     for method in descriptor_pool.Default().FindServiceByName(service).methods
 ]
-RUNNING = ("Generate", "Chat", "Embed", "Vectors", "Tokenize", "Detokenize", "Count", "Rerank", "Score", "LoadModel")
+RUNNING = (
+    "Generate",
+    "Chat",
+    "Embed",
+    "Vectors",
+    "Tokenize",
+    "Detokenize",
+    "Count",
+    "Rerank",
+    "Score",
+    "LoadModel",
+    "EstimateModel",
+)
 CHANGING = ("Pull", "Push", "Create", "Copy", "Delete", "Import", "CheckStore", "Upload", "Unload", "StatBlob")
 LOOKING = ("ListModels", "GetModel", "ListLoadedModels", "GetServerInfo", "WatchLoad", "ListUsage")
 OTHERS = ("ListRequests", "CancelRequests", "ReloadConfiguration")

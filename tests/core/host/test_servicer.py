@@ -5,9 +5,12 @@ import pytest
 
 from puna.backend import (
     Backend,
+    DeviceMemory,
     Embedding,
     InvalidRequestError,
+    KvCacheUsage,
     LoadedModel,
+    MemoryEstimate,
     ModelFacts,
     PromptTooLongError,
     UnsupportedError,
@@ -22,6 +25,7 @@ class Model(LoadedModel):
     facts = ModelFacts(context_length=64, parallel=3)
     error = None
     at_step = None
+    usage = None
     closed = False
 
     async def generate(self, request, /):
@@ -40,6 +44,9 @@ class Model(LoadedModel):
 
     def step(self):
         return self.at_step
+
+    def kv_cache_usage(self):
+        return self.usage
 
     async def aclose(self):
         self.closed = True
@@ -218,3 +225,35 @@ async def test_the_backend_is_made_once_and_closed_last(servicer, backend):
             model.aclose = lambda model_id=model_id: note(order, model_id)
     await servicer.aclose()
     assert (made, order) == ([1], ["1", "2", "backend"])
+
+
+async def test_the_heartbeat_tells_how_full_each_cache_is(servicer, loaded, capfd):
+    loaded.models.only.usage = KvCacheUsage(5, 7)
+    answer = await loaded.Heartbeat(wire.HeartbeatRequest(), Context())
+    assert list(answer.kv_caches) == [wire.KvCacheUsage(active_tokens=5, cached_tokens=7)]
+    # A method that does not work is reported once, and the host stays alive.
+    loaded.models.only.usage = "nonsense"
+    for _ in range(2):
+        assert not (await loaded.Heartbeat(wire.HeartbeatRequest(), Context())).kv_caches
+    assert capfd.readouterr().err.count("kv_cache_usage() failed") == 1
+
+
+async def test_an_estimate_reaches_the_core_without_a_load(servicer, backend, monkeypatch):
+    asked = []
+
+    async def estimate_memory(spec, /):
+        asked.append(spec.context_length)
+        return MemoryEstimate(context_length=9, devices=(DeviceMemory(device="GPU", weights_bytes=4),), process_bytes=2)
+
+    monkeypatch.setattr(backend, "estimate_memory", estimate_memory)
+    request = wire.EstimateMemoryRequest(load=wire.LoadRequest(context_length=12))
+    answer = await servicer.EstimateMemory(request, Context())
+    assert (asked, answer.context_length, answer.parallel, answer.process_bytes) == ([12], 9, 1, 2)
+    assert list(answer.devices) == [wire.DeviceMemory(device="GPU", weights_bytes=4)]
+    assert not servicer.models
+
+
+async def test_a_backend_without_estimates_says_so(servicer):
+    with pytest.raises(AbortError) as raised:
+        await servicer.EstimateMemory(wire.EstimateMemoryRequest(), Context())
+    assert raised.value.code is grpc.StatusCode.UNIMPLEMENTED

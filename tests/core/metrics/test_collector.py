@@ -4,9 +4,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from puna import events
+from puna.backend import KvCacheUsage
 from puna.metrics.collector import Metrics
 
 MODEL = {"model_name": "m"}
+LOADED = {"name": "m:latest", "size_bytes": 1000, "kv_cache_tokens": 100, "kv_cache_type": "q8_0"}
 
 
 @pytest.fixture
@@ -113,13 +115,24 @@ def test_embeddings_hosts_models_keys_and_calls(metrics):
 
 
 def test_gauges_are_read_from_the_tables(metrics, tables):
-    tables.models.append(SimpleNamespace(name="m:latest", size_bytes=1000))
+    tables.models.append(SimpleNamespace(**LOADED, kv_cache_usage=KvCacheUsage(25, 60)))
     for phase, model in (("decode", "m"), ("prefill", "m:latest"), ("queued", "m"), ("queued", "nosuch")):
         tables.requests.append(SimpleNamespace(model=model, phase=phase))
     assert value(metrics, "puna:num_requests_running", **MODEL) == 2
     assert value(metrics, "puna:num_requests_waiting", **MODEL) == 1
     assert value(metrics, "puna:num_requests_waiting", model_name="") == 1
     assert value(metrics, "puna:model_memory_bytes", **MODEL) == 1000
+    # Tokens that later requests may reuse make room when it is needed, so they do not count as used.
+    assert value(metrics, "puna:kv_cache_usage_perc", **MODEL) == 0.25
+    cache = {"block_size": "1", "num_gpu_blocks": "100", "cache_dtype": "q8_0"}
+    assert value(metrics, "puna:cache_config_info", **MODEL, **cache) == 1
+
+
+def test_a_backend_that_does_not_count_its_cache_has_no_gauges_of_it(metrics, tables):
+    tables.models.append(SimpleNamespace(**LOADED | {"kv_cache_tokens": 0}, kv_cache_usage=None))
+    assert value(metrics, "puna:model_memory_bytes", **MODEL) == 1000
+    assert value(metrics, "puna:kv_cache_usage_perc", **MODEL) is None
+    assert b"puna:cache_config_info{" not in metrics.text()
 
 
 def test_the_prefix_of_vllm(tables):
@@ -136,7 +149,7 @@ def test_nothing_is_counted_after_the_end(metrics):
 
 
 def test_models_that_were_loaded_before_are_known(tables):
-    tables.models.append(SimpleNamespace(name="early:latest", size_bytes=1))
+    tables.models.append(SimpleNamespace(**LOADED | {"name": "early:latest"}, kv_cache_usage=None))
     metrics = Metrics(lambda: tables.requests, lambda: tables.models)
     ended(model="early", output_tokens=3)
     metrics.close()

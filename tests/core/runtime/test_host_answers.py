@@ -5,9 +5,11 @@ import pytest
 from puna.backend import (
     ChatDelta,
     ChatInput,
+    DeviceMemory,
     DocumentScores,
     Embedding,
     Finish,
+    MemoryEstimate,
     ModelFacts,
     Prefill,
     PromptLogprobs,
@@ -19,6 +21,7 @@ from puna.errors import BackendFailedError
 from puna.runtime.host_answers import (
     COUNTS,
     EventCheck,
+    check_estimate,
     check_facts,
     check_pieces,
     check_scores,
@@ -52,6 +55,9 @@ def test_possible_facts_pass():
         ("parallel", -4),
         ("size_bytes", -1),
         ("vram_bytes", -1),
+        ("kv_cache_tokens", -1),
+        ("kv_cache_type", "x" * 65),
+        ("kv_cache_type", "q8_0\nq4_0"),
         ("embedding_length", -2),
         ("embedding_tokens", -1),
         ("bos_id", -2),
@@ -146,3 +152,26 @@ def test_answers_that_fit_pass():
 def test_answers_that_do_not_fit_are_refused(check):
     with pytest.raises(BackendFailedError, match="the backend breaks its contract"):
         check()
+
+
+def test_a_possible_estimate_passes():
+    devices = (DeviceMemory(weights_bytes=2**40), DeviceMemory(device="CUDA0", free_bytes=1))
+    estimate = MemoryEstimate(context_length=8, devices=devices, process_bytes=5)
+    assert check_estimate(estimate) is estimate
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"parallel": 0},
+        {"context_length": -1},
+        {"process_bytes": -1},
+        {"devices": (DeviceMemory(weights_bytes=-1),)},
+        {"devices": (DeviceMemory(kv_cache_bytes=1 << 62),)},
+        {"devices": (DeviceMemory(device="CUDA0\x1b[2J"),)},
+        {"devices": (DeviceMemory(),) * 129},
+    ],
+)
+def test_an_impossible_estimate_fails(wrong):
+    with pytest.raises(BackendFailedError, match="breaks its contract"):
+        check_estimate(replace(MemoryEstimate(context_length=8), **wrong))

@@ -3,14 +3,17 @@ import math
 
 import pytest
 
-from puna.backend import ModelFacts, ModelSpec
+from puna.backend import KvCacheUsage, ModelFacts, ModelSpec
 from puna.runtime.admission import ConcurrencyLimiter
 from puna.runtime.keep_alive import LONGEST_NS, PooledModel, eviction_candidate, expires_at_ns
 from puna.runtime.requirements import ModelRequirements
 
 
 class Model:
-    facts = ModelFacts(context_length=64, vram_bytes=3)
+    facts = ModelFacts(context_length=64, vram_bytes=3, kv_cache_tokens=128, kv_cache_type="q8_0")
+
+    def kv_cache_usage(self):
+        return KvCacheUsage(9, 4)
 
 
 def resident(name="m", keep_alive=5.0, lease_count=0):
@@ -116,6 +119,7 @@ def test_ps_values():
     assert (entry.name, entry.digest, entry.details, entry.backend, entry.pid) == ("m", "d", "details", "b", 1)
     assert (entry.size_bytes, entry.vram_bytes, entry.context_length) == (9, 3, 64)
     assert (entry.active, entry.queued) == (2, 0)
+    assert (entry.kv_cache_tokens, entry.kv_cache_type, entry.kv_cache_usage) == (128, "q8_0", KvCacheUsage(9, 4))
 
 
 def test_an_idle_model_of_the_shortest_keep_alive_goes_first():

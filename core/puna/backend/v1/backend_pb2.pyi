@@ -429,6 +429,8 @@ class Loaded(_message.Message):
     AUDIO_FIELD_NUMBER: _builtins.int
     EMBEDDING_TOKENS_FIELD_NUMBER: _builtins.int
     LACKS_TOKENIZER_FIELD_NUMBER: _builtins.int
+    KV_CACHE_TOKENS_FIELD_NUMBER: _builtins.int
+    KV_CACHE_TYPE_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     """Context length in tokens per sequence, after clamping to the length with which the model was trained; 0: unknown."""
     parallel: _builtins.int
@@ -461,6 +463,10 @@ class Loaded(_message.Message):
     """Tokens of the longest text that it embeds; 0: the context length."""
     lacks_tokenizer: _builtins.bool
     """Whether the host does not support Tokenize and Detokenize."""
+    kv_cache_tokens: _builtins.int
+    """Tokens that fit into the KV cache, over all slots; 0: unknown, or there is none."""
+    kv_cache_type: _builtins.str
+    """Type of the KV cache, such as "f16"; empty: unknown, or there is none."""
     def __init__(
         self,
         *,
@@ -480,14 +486,124 @@ class Loaded(_message.Message):
         audio: _builtins.bool = ...,
         embedding_tokens: _builtins.int = ...,
         lacks_tokenizer: _builtins.bool = ...,
+        kv_cache_tokens: _builtins.int = ...,
+        kv_cache_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adds_bos", b"adds_bos", "adds_eos", b"adds_eos", "audio", b"audio", "bos_id", b"bos_id", "bos_text", b"bos_text", "context_length", b"context_length", "embedding_length", b"embedding_length", "embedding_tokens", b"embedding_tokens", "eos_id", b"eos_id", "eos_text", b"eos_text", "generates", b"generates", "lacks_tokenizer", b"lacks_tokenizer", "parallel", b"parallel", "size_bytes", b"size_bytes", "vision", b"vision", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adds_bos", b"adds_bos", "adds_eos", b"adds_eos", "audio", b"audio", "bos_id", b"bos_id", "bos_text", b"bos_text", "context_length", b"context_length", "embedding_length", b"embedding_length", "embedding_tokens", b"embedding_tokens", "eos_id", b"eos_id", "eos_text", b"eos_text", "generates", b"generates", "kv_cache_tokens", b"kv_cache_tokens", "kv_cache_type", b"kv_cache_type", "lacks_tokenizer", b"lacks_tokenizer", "parallel", b"parallel", "size_bytes", b"size_bytes", "vision", b"vision", "vram_bytes", b"vram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Loaded: _TypeAlias = Loaded  # noqa: Y015
+
+@_typing.final
+class EstimateMemoryRequest(_message.Message):
+    """A model, and how it would be loaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOAD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def load(self) -> Global___LoadRequest:
+        """What Load would get."""
+
+    def __init__(
+        self,
+        *,
+        load: Global___LoadRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateMemoryRequest: _TypeAlias = EstimateMemoryRequest  # noqa: Y015
+
+@_typing.final
+class EstimateMemoryResponse(_message.Message):
+    """The memory that a model would take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
+    PARALLEL_FIELD_NUMBER: _builtins.int
+    MAX_CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    PROCESS_BYTES_FIELD_NUMBER: _builtins.int
+    context_length: _builtins.int
+    """Context length in tokens per sequence, after clamping."""
+    parallel: _builtins.int
+    """Number of sequences that may run at once."""
+    max_context_length: _builtins.int
+    """Longest context with which the model may be loaded, in tokens: that of its training; 0: unknown."""
+    process_bytes: _builtins.int
+    """Bytes of main memory that the host's process takes beside these: programs, libraries and the vocabulary; 0: unknown."""
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceMemory]:
+        """Memory of each device that the model would use, the machine's own memory among them."""
+
+    def __init__(
+        self,
+        *,
+        context_length: _builtins.int = ...,
+        parallel: _builtins.int = ...,
+        max_context_length: _builtins.int = ...,
+        devices: _abc.Iterable[Global___DeviceMemory] | None = ...,
+        process_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "devices", b"devices", "max_context_length", b"max_context_length", "parallel", b"parallel", "process_bytes", b"process_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateMemoryResponse: _TypeAlias = EstimateMemoryResponse  # noqa: Y015
+
+@_typing.final
+class DeviceMemory(_message.Message):
+    """The memory that a model would take on one device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    WEIGHTS_BYTES_FIELD_NUMBER: _builtins.int
+    KV_CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    DEFERRED_KV_CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    COMPUTE_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """Name of the device, such as "CUDA0". Empty: the machine's own memory."""
+    weights_bytes: _builtins.int
+    """Bytes of weights, adapters and projectors included."""
+    kv_cache_bytes: _builtins.int
+    """Bytes of the KV cache and of recurrent states. Slots beyond the first are not counted if they take memory only once
+    they are used, and the request leaves their number to the backend.
+    """
+    deferred_kv_cache_bytes: _builtins.int
+    """Bytes of the KV cache that `kv_cache_bytes` does not count."""
+    compute_bytes: _builtins.int
+    """Bytes of buffers for computing."""
+    free_bytes: _builtins.int
+    """Free memory of the device in bytes; 0: unknown. The core itself looks how much of the machine's memory is free."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        weights_bytes: _builtins.int = ...,
+        kv_cache_bytes: _builtins.int = ...,
+        deferred_kv_cache_bytes: _builtins.int = ...,
+        compute_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_bytes", b"compute_bytes", "deferred_kv_cache_bytes", b"deferred_kv_cache_bytes", "device", b"device", "free_bytes", b"free_bytes", "kv_cache_bytes", b"kv_cache_bytes", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceMemory: _TypeAlias = DeviceMemory  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
@@ -1400,22 +1516,58 @@ class HeartbeatResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STEP_FIELD_NUMBER: _builtins.int
+    KV_CACHES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """A number that changes with each step of the model's work; unset: the model has no work."""
+    @_builtins.property
+    def kv_caches(self) -> _containers.RepeatedCompositeFieldContainer[Global___KvCacheUsage]:
+        """Use of the KV cache of each model for which the host counts it."""
+
     def __init__(
         self,
         *,
         step: _builtins.int | None = ...,
+        kv_caches: _abc.Iterable[Global___KvCacheUsage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "kv_caches", b"kv_caches", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
     _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
 
 Global___HeartbeatResponse: _TypeAlias = HeartbeatResponse  # noqa: Y015
+
+@_typing.final
+class KvCacheUsage(_message.Message):
+    """How much of a model's KV cache is in use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    ACTIVE_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """The model of a shared host."""
+    active_tokens: _builtins.int
+    """Tokens of the running sequences."""
+    cached_tokens: _builtins.int
+    """Tokens that earlier sequences left for reuse, and that make room when it is needed."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        active_tokens: _builtins.int = ...,
+        cached_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tokens", b"active_tokens", "cached_tokens", b"cached_tokens", "model_id", b"model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KvCacheUsage: _TypeAlias = KvCacheUsage  # noqa: Y015
 
 @_typing.final
 class EmbedRequest(_message.Message):

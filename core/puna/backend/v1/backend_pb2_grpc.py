@@ -74,6 +74,11 @@ class BackendServiceStub(object):
                 request_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.UnloadRequest.SerializeToString,
                 response_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.UnloadResponse.FromString,
                 _registered_method=True)
+        self.EstimateMemory = channel.unary_unary(
+                '/puna.backend.v1.BackendService/EstimateMemory',
+                request_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.EstimateMemoryRequest.SerializeToString,
+                response_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.EstimateMemoryResponse.FromString,
+                _registered_method=True)
         self.Run = channel.stream_stream(
                 '/puna.backend.v1.BackendService/Run',
                 request_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.RunRequest.SerializeToString,
@@ -158,6 +163,15 @@ class BackendServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EstimateMemory(self, request, context):
+        """Estimates the memory that Load would take with the same request. Called only if the manifest says `memory_estimate`, on
+        a host with or without models. Loads no weights. UNIMPLEMENTED: the backend cannot tell for this model. Other status
+        codes: see Load.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Run(self, request_iterator, context):
         """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
         or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
@@ -226,6 +240,11 @@ def add_BackendServiceServicer_to_server(servicer, server):
                     servicer.Unload,
                     request_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.UnloadRequest.FromString,
                     response_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.UnloadResponse.SerializeToString,
+            ),
+            'EstimateMemory': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateMemory,
+                    request_deserializer=puna_dot_backend_dot_v1_dot_backend__pb2.EstimateMemoryRequest.FromString,
+                    response_serializer=puna_dot_backend_dot_v1_dot_backend__pb2.EstimateMemoryResponse.SerializeToString,
             ),
             'Run': grpc.stream_stream_rpc_method_handler(
                     servicer.Run,
@@ -386,6 +405,33 @@ class BackendService(object):
             '/puna.backend.v1.BackendService/Unload',
             puna_dot_backend_dot_v1_dot_backend__pb2.UnloadRequest.SerializeToString,
             puna_dot_backend_dot_v1_dot_backend__pb2.UnloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateMemory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.backend.v1.BackendService/EstimateMemory',
+            puna_dot_backend_dot_v1_dot_backend__pb2.EstimateMemoryRequest.SerializeToString,
+            puna_dot_backend_dot_v1_dot_backend__pb2.EstimateMemoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,11 @@ class BackendServiceStub:
     """
     Unload: _grpc.UnaryUnaryMultiCallable[_backend_pb2.UnloadRequest, _backend_pb2.UnloadResponse]
     """Frees a model of a shared host. The core cancels the model's sequences before."""
+    EstimateMemory: _grpc.UnaryUnaryMultiCallable[_backend_pb2.EstimateMemoryRequest, _backend_pb2.EstimateMemoryResponse]
+    """Estimates the memory that Load would take with the same request. Called only if the manifest says `memory_estimate`, on
+    a host with or without models. Loads no weights. UNIMPLEMENTED: the backend cannot tell for this model. Other status
+    codes: see Load.
+    """
     Run: _grpc.StreamStreamMultiCallable[_backend_pb2.RunRequest, _backend_pb2.RunResponse]
     """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
     or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
@@ -117,6 +122,11 @@ class BackendServiceAsyncStub(BackendServiceStub):
     """
     Unload: _aio.UnaryUnaryMultiCallable[_backend_pb2.UnloadRequest, _backend_pb2.UnloadResponse]  # type: ignore[assignment]
     """Frees a model of a shared host. The core cancels the model's sequences before."""
+    EstimateMemory: _aio.UnaryUnaryMultiCallable[_backend_pb2.EstimateMemoryRequest, _backend_pb2.EstimateMemoryResponse]  # type: ignore[assignment]
+    """Estimates the memory that Load would take with the same request. Called only if the manifest says `memory_estimate`, on
+    a host with or without models. Loads no weights. UNIMPLEMENTED: the backend cannot tell for this model. Other status
+    codes: see Load.
+    """
     Run: _aio.StreamStreamMultiCallable[_backend_pb2.RunRequest, _backend_pb2.RunResponse]  # type: ignore[assignment]
     """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
     or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
@@ -192,6 +202,17 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_backend_pb2.UnloadResponse, _abc.Awaitable[_backend_pb2.UnloadResponse]]:
         """Frees a model of a shared host. The core cancels the model's sequences before."""
+
+    @_abc_1.abstractmethod
+    def EstimateMemory(
+        self,
+        request: _backend_pb2.EstimateMemoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_backend_pb2.EstimateMemoryResponse, _abc.Awaitable[_backend_pb2.EstimateMemoryResponse]]:
+        """Estimates the memory that Load would take with the same request. Called only if the manifest says `memory_estimate`, on
+        a host with or without models. Loads no weights. UNIMPLEMENTED: the backend cannot tell for this model. Other status
+        codes: see Load.
+        """
 
     @_abc_1.abstractmethod
     def Run(

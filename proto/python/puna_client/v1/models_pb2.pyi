@@ -74,6 +74,34 @@ FILE_STATE_MISSING: FileState.ValueType  # 3
 """The file is missing."""
 Global___FileState: _TypeAlias = FileState  # noqa: Y015
 
+class _ModelFit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelFitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelFit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_FIT_UNSPECIFIED: _ModelFit.ValueType  # 0
+    """Unknown."""
+    MODEL_FIT_FITS: _ModelFit.ValueType  # 1
+    """It fits beside the models that are loaded."""
+    MODEL_FIT_FITS_AFTER_EVICTION: _ModelFit.ValueType  # 2
+    """It fits once other models are evicted."""
+    MODEL_FIT_DOES_NOT_FIT: _ModelFit.ValueType  # 3
+    """It does not fit."""
+
+class ModelFit(_ModelFit, metaclass=_ModelFitEnumTypeWrapper):
+    """ModelFit says whether a model fits into memory."""
+
+MODEL_FIT_UNSPECIFIED: ModelFit.ValueType  # 0
+"""Unknown."""
+MODEL_FIT_FITS: ModelFit.ValueType  # 1
+"""It fits beside the models that are loaded."""
+MODEL_FIT_FITS_AFTER_EVICTION: ModelFit.ValueType  # 2
+"""It fits once other models are evicted."""
+MODEL_FIT_DOES_NOT_FIT: ModelFit.ValueType  # 3
+"""It does not fit."""
+Global___ModelFit: _TypeAlias = ModelFit  # noqa: Y015
+
 class _JobPhase:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -398,6 +426,8 @@ class LoadedModel(_message.Message):
     ACTIVE_REQUESTS_FIELD_NUMBER: _builtins.int
     QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
     PROCESS_ID_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    KV_CACHE_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """Memory in bytes, including GPU memory."""
@@ -415,6 +445,8 @@ class LoadedModel(_message.Message):
     """Number of waiting requests."""
     process_id: _builtins.int
     """Process id of the host. 0: the model runs in the server's process."""
+    slots: _builtins.int
+    """Number of slots: sequences that run at once."""
     pinned: _builtins.bool
     """Whether the configuration pins the model: it does not expire, and is not evicted for other models."""
     @_builtins.property
@@ -424,6 +456,10 @@ class LoadedModel(_message.Message):
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Time when the model is unloaded if no request arrives. With `keep_alive.forever`, a time in the distant future."""
+
+    @_builtins.property
+    def kv_cache(self) -> Global___KvCache:
+        """KV cache. Unset: its backend does not tell."""
 
     def __init__(
         self,
@@ -438,15 +474,53 @@ class LoadedModel(_message.Message):
         active_requests: _builtins.int = ...,
         queued_requests: _builtins.int = ...,
         process_id: _builtins.int = ...,
+        slots: _builtins.int = ...,
+        kv_cache: Global___KvCache | None = ...,
         pinned: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "kv_cache", b"kv_cache", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "backend", b"backend", "context_length", b"context_length", "expire_time", b"expire_time", "expire_utc_offset_seconds", b"expire_utc_offset_seconds", "model", b"model", "pinned", b"pinned", "process_id", b"process_id", "queued_requests", b"queued_requests", "size_bytes", b"size_bytes", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "backend", b"backend", "context_length", b"context_length", "expire_time", b"expire_time", "expire_utc_offset_seconds", b"expire_utc_offset_seconds", "kv_cache", b"kv_cache", "model", b"model", "pinned", b"pinned", "process_id", b"process_id", "queued_requests", b"queued_requests", "size_bytes", b"size_bytes", "slots", b"slots", "vram_bytes", b"vram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LoadedModel: _TypeAlias = LoadedModel  # noqa: Y015
+
+@_typing.final
+class KvCache(_message.Message):
+    """KvCache says how full the KV cache of a loaded model is. Backends report it every few seconds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
+    ACTIVE_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    total_tokens: _builtins.int
+    """Tokens that fit, over all slots."""
+    active_tokens: _builtins.int
+    """Tokens of running requests."""
+    cached_tokens: _builtins.int
+    """Tokens that earlier requests left, so that later ones with the same prefix need not evaluate it again. They make room
+    when it is needed.
+    """
+    type: _builtins.str
+    """Type of the values, such as "f16" or "q8_0". Empty: unknown."""
+    def __init__(
+        self,
+        *,
+        total_tokens: _builtins.int = ...,
+        active_tokens: _builtins.int = ...,
+        cached_tokens: _builtins.int = ...,
+        type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_tokens", b"active_tokens", "cached_tokens", b"cached_tokens", "total_tokens", b"total_tokens", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KvCache: _TypeAlias = KvCache  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
@@ -795,6 +869,178 @@ class LoadModelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LoadModelResponse: _TypeAlias = LoadModelResponse  # noqa: Y015
+
+@_typing.final
+class EstimateModelRequest(_message.Message):
+    """EstimateModelRequest names a model and how it would be loaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    KV_CACHE_TYPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Model name."""
+    slots: _builtins.int
+    """Number of slots, at least 0. 0: that of the server's configuration."""
+    kv_cache_type: _builtins.str
+    """Type of the KV cache, such as "q8_0". Empty: that of the server's configuration."""
+    @_builtins.property
+    def options(self) -> _options_pb2.RequestOptions:
+        """Options. Only options, runtime and backend_options_json are used."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        options: _options_pb2.RequestOptions | None = ...,
+        slots: _builtins.int = ...,
+        kv_cache_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_cache_type", b"kv_cache_type", "name", b"name", "options", b"options", "slots", b"slots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateModelRequest: _TypeAlias = EstimateModelRequest  # noqa: Y015
+
+@_typing.final
+class EstimateModelResponse(_message.Message):
+    """EstimateModelResponse has the estimate, and whether the model fits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    FILE_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    EVICTED_MODELS_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
+    LARGEST_CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
+    backend: _builtins.str
+    """Name of the backend that would serve the model."""
+    file_bytes: _builtins.int
+    """Size of the model's files in bytes."""
+    free_bytes: _builtins.int
+    """Free memory of the machine in bytes. 0: unknown."""
+    fit: Global___ModelFit.ValueType
+    """Whether the model fits into the memory that is free after these evictions, on each device."""
+    largest_context_length: _builtins.int
+    """Longest context with which it fits, in tokens, with the other values as they are. 0: it fits with none, or this is
+    unknown.
+    """
+    @_builtins.property
+    def estimate(self) -> Global___MemoryEstimate:
+        """Estimate. Unset: the backend does not tell."""
+
+    @_builtins.property
+    def evicted_models(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedModel]:
+        """Loaded models that a load would evict now, in this order. A model that is running requests is evicted after them."""
+
+    def __init__(
+        self,
+        *,
+        backend: _builtins.str = ...,
+        estimate: Global___MemoryEstimate | None = ...,
+        file_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+        evicted_models: _abc.Iterable[Global___LoadedModel] | None = ...,
+        fit: Global___ModelFit.ValueType = ...,
+        largest_context_length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "estimate", b"estimate", "evicted_models", b"evicted_models", "file_bytes", b"file_bytes", "fit", b"fit", "free_bytes", b"free_bytes", "largest_context_length", b"largest_context_length"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateModelResponse: _TypeAlias = EstimateModelResponse  # noqa: Y015
+
+@_typing.final
+class MemoryEstimate(_message.Message):
+    """MemoryEstimate is the memory that a model would take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    PROCESS_BYTES_FIELD_NUMBER: _builtins.int
+    context_length: _builtins.int
+    """Context length in tokens of each slot, at most that of the model's training."""
+    slots: _builtins.int
+    """Number of slots."""
+    total_bytes: _builtins.int
+    """Bytes of all devices and of the process."""
+    process_bytes: _builtins.int
+    """Bytes of main memory that the process of the host takes beside these."""
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceMemory]:
+        """Parts of it, for each device."""
+
+    def __init__(
+        self,
+        *,
+        context_length: _builtins.int = ...,
+        slots: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+        devices: _abc.Iterable[Global___DeviceMemory] | None = ...,
+        process_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "devices", b"devices", "process_bytes", b"process_bytes", "slots", b"slots", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryEstimate: _TypeAlias = MemoryEstimate  # noqa: Y015
+
+@_typing.final
+class DeviceMemory(_message.Message):
+    """DeviceMemory is the memory that a model would take on a device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    WEIGHTS_BYTES_FIELD_NUMBER: _builtins.int
+    KV_CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    DEFERRED_KV_CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    COMPUTE_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    """Name of the device, such as "CUDA0". Empty: the machine's own memory."""
+    weights_bytes: _builtins.int
+    """Weights, adapters and projectors, in bytes."""
+    kv_cache_bytes: _builtins.int
+    """KV cache and recurrent states in bytes. Of a number of slots that the backend chooses, those that take memory only
+    once they are used are not counted here.
+    """
+    deferred_kv_cache_bytes: _builtins.int
+    """Bytes of the KV cache that are not counted in `kv_cache_bytes` and `total_bytes`."""
+    compute_bytes: _builtins.int
+    """Buffers for computing, in bytes."""
+    free_bytes: _builtins.int
+    """Free memory of the device in bytes. 0: unknown."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        weights_bytes: _builtins.int = ...,
+        kv_cache_bytes: _builtins.int = ...,
+        deferred_kv_cache_bytes: _builtins.int = ...,
+        compute_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_bytes", b"compute_bytes", "deferred_kv_cache_bytes", b"deferred_kv_cache_bytes", "device", b"device", "free_bytes", b"free_bytes", "kv_cache_bytes", b"kv_cache_bytes", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceMemory: _TypeAlias = DeviceMemory  # noqa: Y015
 
 @_typing.final
 class UnloadModelRequest(_message.Message):

@@ -62,6 +62,11 @@ class ModelsServiceStub(object):
                 request_serializer=puna_dot_v1_dot_models__pb2.LoadModelRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_models__pb2.LoadModelResponse.FromString,
                 _registered_method=True)
+        self.EstimateModel = channel.unary_unary(
+                '/puna.v1.ModelsService/EstimateModel',
+                request_serializer=puna_dot_v1_dot_models__pb2.EstimateModelRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_models__pb2.EstimateModelResponse.FromString,
+                _registered_method=True)
         self.UnloadModel = channel.unary_unary(
                 '/puna.v1.ModelsService/UnloadModel',
                 request_serializer=puna_dot_v1_dot_models__pb2.UnloadModelRequest.SerializeToString,
@@ -153,6 +158,16 @@ class ModelsServiceServicer(object):
 
     def LoadModel(self, request, context):
         """LoadModel loads a model. Status codes: see GenerateService.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EstimateModel(self, request, context):
+        """EstimateModel estimates the memory that a model would take, without loading it: for a context length, a number of
+        slots and a type of the KV cache. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME, INVALID_REQUEST), NOT_FOUND
+        (MODEL_NOT_FOUND), FAILED_PRECONDITION (BACKEND_NOT_FOUND). A backend that gives no estimates is no error: then
+        `estimate` is unset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -264,6 +279,11 @@ def add_ModelsServiceServicer_to_server(servicer, server):
                     servicer.LoadModel,
                     request_deserializer=puna_dot_v1_dot_models__pb2.LoadModelRequest.FromString,
                     response_serializer=puna_dot_v1_dot_models__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'EstimateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateModel,
+                    request_deserializer=puna_dot_v1_dot_models__pb2.EstimateModelRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_models__pb2.EstimateModelResponse.SerializeToString,
             ),
             'UnloadModel': grpc.unary_unary_rpc_method_handler(
                     servicer.UnloadModel,
@@ -454,6 +474,33 @@ class ModelsService(object):
             '/puna.v1.ModelsService/LoadModel',
             puna_dot_v1_dot_models__pb2.LoadModelRequest.SerializeToString,
             puna_dot_v1_dot_models__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.v1.ModelsService/EstimateModel',
+            puna_dot_v1_dot_models__pb2.EstimateModelRequest.SerializeToString,
+            puna_dot_v1_dot_models__pb2.EstimateModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,12 @@ class ModelsServiceStub:
     """ListLoadedModels lists the loaded models by name. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token."""
     LoadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]
     """LoadModel loads a model. Status codes: see GenerateService."""
+    EstimateModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.EstimateModelRequest, _models_pb2.EstimateModelResponse]
+    """EstimateModel estimates the memory that a model would take, without loading it: for a context length, a number of
+    slots and a type of the KV cache. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME, INVALID_REQUEST), NOT_FOUND
+    (MODEL_NOT_FOUND), FAILED_PRECONDITION (BACKEND_NOT_FOUND). A backend that gives no estimates is no error: then
+    `estimate` is unset.
+    """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]
     """UnloadModel unloads a model when its running requests are done. NOT_FOUND (MODEL_NOT_FOUND)."""
     PullModel: _grpc.UnaryStreamMultiCallable[_models_pb2.PullModelRequest, _models_pb2.PullModelResponse]
@@ -111,6 +117,12 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     """ListLoadedModels lists the loaded models by name. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token."""
     LoadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.LoadModelRequest, _models_pb2.LoadModelResponse]  # type: ignore[assignment]
     """LoadModel loads a model. Status codes: see GenerateService."""
+    EstimateModel: _aio.UnaryUnaryMultiCallable[_models_pb2.EstimateModelRequest, _models_pb2.EstimateModelResponse]  # type: ignore[assignment]
+    """EstimateModel estimates the memory that a model would take, without loading it: for a context length, a number of
+    slots and a type of the KV cache. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME, INVALID_REQUEST), NOT_FOUND
+    (MODEL_NOT_FOUND), FAILED_PRECONDITION (BACKEND_NOT_FOUND). A backend that gives no estimates is no error: then
+    `estimate` is unset.
+    """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """UnloadModel unloads a model when its running requests are done. NOT_FOUND (MODEL_NOT_FOUND)."""
     PullModel: _aio.UnaryStreamMultiCallable[_models_pb2.PullModelRequest, _models_pb2.PullModelResponse]  # type: ignore[assignment]
@@ -198,6 +210,18 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.LoadModelResponse, _abc.Awaitable[_models_pb2.LoadModelResponse]]:
         """LoadModel loads a model. Status codes: see GenerateService."""
+
+    @_abc_1.abstractmethod
+    def EstimateModel(
+        self,
+        request: _models_pb2.EstimateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.EstimateModelResponse, _abc.Awaitable[_models_pb2.EstimateModelResponse]]:
+        """EstimateModel estimates the memory that a model would take, without loading it: for a context length, a number of
+        slots and a type of the KV cache. INVALID_ARGUMENT (MODEL_REQUIRED, INVALID_MODEL_NAME, INVALID_REQUEST), NOT_FOUND
+        (MODEL_NOT_FOUND), FAILED_PRECONDITION (BACKEND_NOT_FOUND). A backend that gives no estimates is no error: then
+        `estimate` is unset.
+        """
 
     @_abc_1.abstractmethod
     def UnloadModel(

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14puna/v1/server.proto\x12\x07puna.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"h\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0eollama_version\x18\x02 \x01(\t\x12&\n\x08\x62\x61\x63kends\x18\x03 \x03(\x0b\x32\x14.puna.v1.BackendInfo\"\x82\x02\n\x0b\x42\x61\x63kendInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64istribution\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07\x66ormats\x18\x05 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x18\n\x10\x63ontract_version\x18\x07 \x01(\x05\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\x13\n\x0b\x63onstraints\x18\t \x03(\t\x12\x10\n\x08sampling\x18\n \x03(\t\x12\x15\n\rmanifest_path\x18\x0b \x01(\t\x12\x1b\n\x13options_schema_json\x18\x0c \x01(\t\"K\n\x13ListRequestsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xbd\x01\n\x0bRequestInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x16\n\x0equeue_position\x18\x04 \x01(\x05\x12\x15\n\routput_tokens\x18\x05 \x01(\x05\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x05phase\x18\x07 \x01(\x0e\x32\x15.puna.v1.RequestPhase\"W\n\x14ListRequestsResponse\x12&\n\x08requests\x18\x01 \x03(\x0b\x32\x14.puna.v1.RequestInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x15\x43\x61ncelRequestsRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"%\n\x16\x43\x61ncelRequestsResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\"?\n\x10WatchLoadRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xdb\x01\n\x11WatchLoadResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32$.puna.v1.WatchLoadResponse.ModelLoad\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10pending_requests\x18\x03 \x01(\x05\x1aL\n\tModelLoad\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63tive_requests\x18\x02 \x01(\x05\x12\x17\n\x0fqueued_requests\x18\x03 \x01(\x05\"9\n\x10ListUsageRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xb2\x01\n\x08KeyUsage\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08key_name\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x03\x12\x18\n\x10refused_requests\x18\x04 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x03\x12\x15\n\routput_tokens\x18\x06 \x01(\x03\x12\x12\n\nday_tokens\x18\x07 \x01(\x03\x12\x16\n\x0etokens_per_day\x18\x08 \x01(\x03\"M\n\x11ListUsageResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.puna.v1.KeyUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1c\n\x1aReloadConfigurationRequest\"?\n\x1bReloadConfigurationResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x03(\t\x12\x0f\n\x07pending\x18\x02 \x03(\t\"\x13\n\x11GetMetricsRequest\"\"\n\x12GetMetricsResponse\x12\x0c\n\x04text\x18\x01 \x01(\t*\x97\x01\n\x0cRequestPhase\x12\x1d\n\x19REQUEST_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14REQUEST_PHASE_QUEUED\x10\x01\x12\x19\n\x15REQUEST_PHASE_LOADING\x10\x02\x12\x19\n\x15REQUEST_PHASE_PREFILL\x10\x03\x12\x18\n\x14REQUEST_PHASE_DECODE\x10\x04\x32\xd5\x04\n\rServerService\x12S\n\rGetServerInfo\x12\x1d.puna.v1.GetServerInfoRequest\x1a\x1e.puna.v1.GetServerInfoResponse\"\x03\x90\x02\x01\x12P\n\x0cListRequests\x12\x1c.puna.v1.ListRequestsRequest\x1a\x1d.puna.v1.ListRequestsResponse\"\x03\x90\x02\x01\x12V\n\x0e\x43\x61ncelRequests\x12\x1e.puna.v1.CancelRequestsRequest\x1a\x1f.puna.v1.CancelRequestsResponse\"\x03\x90\x02\x02\x12I\n\tWatchLoad\x12\x19.puna.v1.WatchLoadRequest\x1a\x1a.puna.v1.WatchLoadResponse\"\x03\x90\x02\x01\x30\x01\x12J\n\nGetMetrics\x12\x1a.puna.v1.GetMetricsRequest\x1a\x1b.puna.v1.GetMetricsResponse\"\x03\x90\x02\x01\x12G\n\tListUsage\x12\x19.puna.v1.ListUsageRequest\x1a\x1a.puna.v1.ListUsageResponse\"\x03\x90\x02\x01\x12\x65\n\x13ReloadConfiguration\x12#.puna.v1.ReloadConfigurationRequest\x1a$.puna.v1.ReloadConfigurationResponse\"\x03\x90\x02\x02\x42<\n\x0b\x64\x65v.puna.v1B\x0bServerProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14puna/v1/server.proto\x12\x07puna.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"h\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0eollama_version\x18\x02 \x01(\t\x12&\n\x08\x62\x61\x63kends\x18\x03 \x03(\x0b\x32\x14.puna.v1.BackendInfo\"\x82\x02\n\x0b\x42\x61\x63kendInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64istribution\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07\x66ormats\x18\x05 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x18\n\x10\x63ontract_version\x18\x07 \x01(\x05\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12\x13\n\x0b\x63onstraints\x18\t \x03(\t\x12\x10\n\x08sampling\x18\n \x03(\t\x12\x15\n\rmanifest_path\x18\x0b \x01(\t\x12\x1b\n\x13options_schema_json\x18\x0c \x01(\t\"K\n\x13ListRequestsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xbd\x01\n\x0bRequestInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x16\n\x0equeue_position\x18\x04 \x01(\x05\x12\x15\n\routput_tokens\x18\x05 \x01(\x05\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x05phase\x18\x07 \x01(\x0e\x32\x15.puna.v1.RequestPhase\"W\n\x14ListRequestsResponse\x12&\n\x08requests\x18\x01 \x03(\x0b\x32\x14.puna.v1.RequestInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x15\x43\x61ncelRequestsRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"%\n\x16\x43\x61ncelRequestsResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\"?\n\x10WatchLoadRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbb\x02\n\x11WatchLoadResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32$.puna.v1.WatchLoadResponse.ModelLoad\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10pending_requests\x18\x03 \x01(\x05\x1a\xab\x01\n\tModelLoad\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63tive_requests\x18\x02 \x01(\x05\x12\x17\n\x0fqueued_requests\x18\x03 \x01(\x05\x12#\n\x16kv_cache_active_tokens\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x1d\n\x15kv_cache_total_tokens\x18\x05 \x01(\x03\x42\x19\n\x17_kv_cache_active_tokens\"9\n\x10ListUsageRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xb2\x01\n\x08KeyUsage\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08key_name\x18\x02 \x01(\t\x12\x10\n\x08requests\x18\x03 \x01(\x03\x12\x18\n\x10refused_requests\x18\x04 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x05 \x01(\x03\x12\x15\n\routput_tokens\x18\x06 \x01(\x03\x12\x12\n\nday_tokens\x18\x07 \x01(\x03\x12\x16\n\x0etokens_per_day\x18\x08 \x01(\x03\"M\n\x11ListUsageResponse\x12\x1f\n\x04keys\x18\x01 \x03(\x0b\x32\x11.puna.v1.KeyUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1c\n\x1aReloadConfigurationRequest\"?\n\x1bReloadConfigurationResponse\x12\x0f\n\x07\x63hanged\x18\x01 \x03(\t\x12\x0f\n\x07pending\x18\x02 \x03(\t\"\x13\n\x11GetMetricsRequest\"\"\n\x12GetMetricsResponse\x12\x0c\n\x04text\x18\x01 \x01(\t*\x97\x01\n\x0cRequestPhase\x12\x1d\n\x19REQUEST_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14REQUEST_PHASE_QUEUED\x10\x01\x12\x19\n\x15REQUEST_PHASE_LOADING\x10\x02\x12\x19\n\x15REQUEST_PHASE_PREFILL\x10\x03\x12\x18\n\x14REQUEST_PHASE_DECODE\x10\x04\x32\xd5\x04\n\rServerService\x12S\n\rGetServerInfo\x12\x1d.puna.v1.GetServerInfoRequest\x1a\x1e.puna.v1.GetServerInfoResponse\"\x03\x90\x02\x01\x12P\n\x0cListRequests\x12\x1c.puna.v1.ListRequestsRequest\x1a\x1d.puna.v1.ListRequestsResponse\"\x03\x90\x02\x01\x12V\n\x0e\x43\x61ncelRequests\x12\x1e.puna.v1.CancelRequestsRequest\x1a\x1f.puna.v1.CancelRequestsResponse\"\x03\x90\x02\x02\x12I\n\tWatchLoad\x12\x19.puna.v1.WatchLoadRequest\x1a\x1a.puna.v1.WatchLoadResponse\"\x03\x90\x02\x01\x30\x01\x12J\n\nGetMetrics\x12\x1a.puna.v1.GetMetricsRequest\x1a\x1b.puna.v1.GetMetricsResponse\"\x03\x90\x02\x01\x12G\n\tListUsage\x12\x19.puna.v1.ListUsageRequest\x1a\x1a.puna.v1.ListUsageResponse\"\x03\x90\x02\x01\x12\x65\n\x13ReloadConfiguration\x12#.puna.v1.ReloadConfigurationRequest\x1a$.puna.v1.ReloadConfigurationResponse\"\x03\x90\x02\x02\x42<\n\x0b\x64\x65v.puna.v1B\x0bServerProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,8 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVERSERVICE'].methods_by_name['ListUsage']._serialized_options = b'\220\002\001'
   _globals['_SERVERSERVICE'].methods_by_name['ReloadConfiguration']._loaded_options = None
   _globals['_SERVERSERVICE'].methods_by_name['ReloadConfiguration']._serialized_options = b'\220\002\002'
-  _globals['_REQUESTPHASE']._serialized_start=1683
-  _globals['_REQUESTPHASE']._serialized_end=1834
+  _globals['_REQUESTPHASE']._serialized_start=1779
+  _globals['_REQUESTPHASE']._serialized_end=1930
   _globals['_GETSERVERINFOREQUEST']._serialized_start=98
   _globals['_GETSERVERINFOREQUEST']._serialized_end=120
   _globals['_GETSERVERINFORESPONSE']._serialized_start=122
@@ -69,23 +69,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHLOADREQUEST']._serialized_start=924
   _globals['_WATCHLOADREQUEST']._serialized_end=987
   _globals['_WATCHLOADRESPONSE']._serialized_start=990
-  _globals['_WATCHLOADRESPONSE']._serialized_end=1209
-  _globals['_WATCHLOADRESPONSE_MODELLOAD']._serialized_start=1133
-  _globals['_WATCHLOADRESPONSE_MODELLOAD']._serialized_end=1209
-  _globals['_LISTUSAGEREQUEST']._serialized_start=1211
-  _globals['_LISTUSAGEREQUEST']._serialized_end=1268
-  _globals['_KEYUSAGE']._serialized_start=1271
-  _globals['_KEYUSAGE']._serialized_end=1449
-  _globals['_LISTUSAGERESPONSE']._serialized_start=1451
-  _globals['_LISTUSAGERESPONSE']._serialized_end=1528
-  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_start=1530
-  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_end=1558
-  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_start=1560
-  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_end=1623
-  _globals['_GETMETRICSREQUEST']._serialized_start=1625
-  _globals['_GETMETRICSREQUEST']._serialized_end=1644
-  _globals['_GETMETRICSRESPONSE']._serialized_start=1646
-  _globals['_GETMETRICSRESPONSE']._serialized_end=1680
-  _globals['_SERVERSERVICE']._serialized_start=1837
-  _globals['_SERVERSERVICE']._serialized_end=2434
+  _globals['_WATCHLOADRESPONSE']._serialized_end=1305
+  _globals['_WATCHLOADRESPONSE_MODELLOAD']._serialized_start=1134
+  _globals['_WATCHLOADRESPONSE_MODELLOAD']._serialized_end=1305
+  _globals['_LISTUSAGEREQUEST']._serialized_start=1307
+  _globals['_LISTUSAGEREQUEST']._serialized_end=1364
+  _globals['_KEYUSAGE']._serialized_start=1367
+  _globals['_KEYUSAGE']._serialized_end=1545
+  _globals['_LISTUSAGERESPONSE']._serialized_start=1547
+  _globals['_LISTUSAGERESPONSE']._serialized_end=1624
+  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_start=1626
+  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_end=1654
+  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_start=1656
+  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_end=1719
+  _globals['_GETMETRICSREQUEST']._serialized_start=1721
+  _globals['_GETMETRICSREQUEST']._serialized_end=1740
+  _globals['_GETMETRICSRESPONSE']._serialized_start=1742
+  _globals['_GETMETRICSRESPONSE']._serialized_end=1776
+  _globals['_SERVERSERVICE']._serialized_start=1933
+  _globals['_SERVERSERVICE']._serialized_end=2530
 # @@protoc_insertion_point(module_scope)

@@ -369,24 +369,34 @@ class WatchLoadResponse(_message.Message):
         MODEL_FIELD_NUMBER: _builtins.int
         ACTIVE_REQUESTS_FIELD_NUMBER: _builtins.int
         QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
+        KV_CACHE_ACTIVE_TOKENS_FIELD_NUMBER: _builtins.int
+        KV_CACHE_TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
         model: _builtins.str
         """Model name."""
         active_requests: _builtins.int
         """Number of running requests."""
         queued_requests: _builtins.int
         """Number of waiting requests."""
+        kv_cache_active_tokens: _builtins.int
+        """Tokens of running requests in the KV cache. Unset: unknown."""
+        kv_cache_total_tokens: _builtins.int
+        """Tokens that fit into the KV cache. 0: unknown."""
         def __init__(
             self,
             *,
             model: _builtins.str = ...,
             active_requests: _builtins.int = ...,
             queued_requests: _builtins.int = ...,
+            kv_cache_active_tokens: _builtins.int | None = ...,
+            kv_cache_total_tokens: _builtins.int = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_kv_cache_active_tokens", b"_kv_cache_active_tokens", "kv_cache_active_tokens", b"kv_cache_active_tokens"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "model", b"model", "queued_requests", b"queued_requests"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_kv_cache_active_tokens", b"_kv_cache_active_tokens", "active_requests", b"active_requests", "kv_cache_active_tokens", b"kv_cache_active_tokens", "kv_cache_total_tokens", b"kv_cache_total_tokens", "model", b"model", "queued_requests", b"queued_requests"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
+        _WhichOneofReturnType__kv_cache_active_tokens: _TypeAlias = _typing.Literal["kv_cache_active_tokens"]  # noqa: Y015
+        _WhichOneofArgType__kv_cache_active_tokens: _TypeAlias = _typing.Literal["_kv_cache_active_tokens", b"_kv_cache_active_tokens"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__kv_cache_active_tokens) -> _WhichOneofReturnType__kv_cache_active_tokens | None: ...
 
     MODELS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int

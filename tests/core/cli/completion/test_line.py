@@ -81,7 +81,8 @@ def test_names_of_files_are_left_to_the_shell(line, kind):
 def test_options_are_offered_where_nothing_else_can_stand():
     assert "--once" in found("top ")[1]
     # One of these options excludes the others.
-    assert found("show llamita --license ")[1] == ["--help", "--verbose", "--config"]
+    left = found("show llamita --license ")[1]
+    assert left == ["--help", "--verbose", "--fit", "--context-length", "--slots", "--kv-cache-type", "--config"]
 
 
 def test_words_behind_two_hyphens_are_counted():

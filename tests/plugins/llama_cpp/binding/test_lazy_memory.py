@@ -76,4 +76,4 @@ def test_a_switch_leaves_ggmls_table_alone(make):
 def test_the_tables_of_other_versions_are_left_alone(monkeypatch, caplog):
     monkeypatch.setattr(lazy_memory, "VERSIONS", ("0.1.0",))
     assert lazy_memory._hook.__wrapped__() is None
-    assert "known for ggml 0.1.0, not for " + lazy_memory._version() in caplog.text
+    assert "known for ggml 0.1.0, not for " + lazy_memory.ggml_version() in caplog.text

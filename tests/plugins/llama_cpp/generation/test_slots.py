@@ -107,3 +107,15 @@ async def test_truncating_keeps_what_is_before(context, make_sequence, prefill):
     sequence.evaluated = slots.truncate(sequence, 50)
     assert sequence.evaluated == 50
     prefill(context, sequence)
+
+
+async def test_tokens_of_running_sequences_and_those_left_are_counted_apart(context, make_sequence, prefill):
+    slots = Slots(context, 4)
+    assert slots.token_counts() == (0, 0)
+    first, second = make_sequence(PROMPT), make_sequence(OTHER)
+    slots.admit([first, second], PLENTY)
+    prefill(context, first)
+    prefill(context, second)
+    assert slots.token_counts() == (len(PROMPT) + len(OTHER), 0)
+    slots.release(first)
+    assert slots.token_counts() == (len(OTHER), len(PROMPT))

@@ -1,0 +1,97 @@
+"""Estimates the memory that a model would take, without its weights. Blocks; call it in a thread."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from puna.backend import DeviceMemory, MemoryEstimate, ModelSpec
+from puna_llama_cpp.binding import memory_breakdown
+from puna_llama_cpp.binding.context import Context
+from puna_llama_cpp.binding.native_log import captured_log
+from puna_llama_cpp.binding.weights import Weights
+from puna_llama_cpp.loading import planned_context
+from puna_llama_cpp.vision.projector import memory_by_device
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A model without the data of its tensors."""
+
+    spec: ModelSpec
+    weights: Weights
+    projector: Mapping[str, int]
+    """Bytes of the projector, by device."""
+    adapters: int
+    """Bytes of the adapters, which llama.cpp puts next to the tensors that they change."""
+
+
+class MemoryEstimator:
+    """Estimates memory, and keeps the last model open, since the next question is most often about the same one."""
+
+    def __init__(self) -> None:
+        self._opened: _Opened | None = None
+
+    def estimate(self, spec: ModelSpec) -> MemoryEstimate:
+        """Estimate the memory of a model. Raises what Weights and Context raise, and UnsupportedError."""
+        opened = self._open(spec)
+        with ExitStack() as stack:
+            captured_log().clear()
+            options, lazy = stack.enter_context(planned_context(opened.weights, spec))
+            context = Context(opened.weights, options)
+            stack.callback(context.close)
+            found = memory_breakdown.by_device(context.pointer)
+            # The buffer for logits is in none of llama.cpp's own sums.
+            main = found.setdefault("", memory_breakdown.DeviceBytes())
+            main.compute += captured_log().output_bytes()
+        slots = options.sequences
+        # As in the facts of a loaded model: slots that take memory only once they are used count only if asked for.
+        deferred = slots - 1 if lazy and not spec.parallel else 0
+        main.weights += opened.adapters
+        for device, size in opened.projector.items():
+            found.setdefault(device, memory_breakdown.DeviceBytes()).weights += size
+        return MemoryEstimate(
+            context_length=options.length,
+            parallel=slots,
+            max_context_length=opened.weights.context_length,
+            devices=tuple(
+                DeviceMemory(
+                    device=device,
+                    weights_bytes=sizes.weights,
+                    kv_cache_bytes=sizes.cache - sizes.cache * deferred // slots,
+                    deferred_kv_cache_bytes=sizes.cache * deferred // slots,
+                    compute_bytes=sizes.compute,
+                    free_bytes=memory_breakdown.free_bytes(device) if device else 0,
+                )
+                for device, sizes in sorted(found.items())
+            ),
+            process_bytes=_own_bytes(),
+        )
+
+    def close(self) -> None:
+        """Free what is kept."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.weights.close()
+
+    def _open(self, spec: ModelSpec) -> _Opened:
+        # Neither of these matters for the weights, and a search for the longest context changes only these.
+        spec = replace(spec, context_length=0, memory_bytes=0)
+        if self._opened is None or self._opened.spec != spec:
+            self.close()
+            weights = Weights(spec, lambda _: None, lambda: False, allocate=False)
+            projector = {}
+            if spec.projector_paths and not weights.embeds_only:
+                projector = memory_by_device(weights, spec)
+            adapters = sum(Path(each).stat().st_size for each in spec.adapter_paths)
+            self._opened = _Opened(spec, weights, projector, adapters)
+        return self._opened
+
+
+def _own_bytes() -> int:
+    """Return the memory of this process, which holds all that a loaded model's process does but tensors; 0: unknown."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), 0)
