@@ -50,6 +50,7 @@ VALUES: Final[Mapping[str, str | tuple[str, ...]]] = {
     "context_length": UNKNOWN,
     "interval": UNKNOWN,
     "kv_cache_type": UNKNOWN,
+    "show": UNKNOWN,
     "slots": UNKNOWN,
     "keepalive": UNKNOWN,
     "key": KEYS,
