@@ -1,7 +1,7 @@
 """Makes the certificates of a cluster: an authority, and a certificate for cores and one for nodes."""
 
 import datetime as dt
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from puna import atomic_files
 from puna.process.cluster_tls import AUTHORITY, CERTIFICATE, CORE_NAME, KEY, NODE_NAME
 
 DAYS: Final = 3650
@@ -30,13 +31,14 @@ def make(folder: Path) -> list[Path]:
         raise FileExistsError(17, "the folder has the certificates of a cluster already", str(folder / AUTHORITY))
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = _signed("Puna cluster", authority_key.public_key(), "Puna cluster", authority_key, None)
-    _write(folder, authority, authority, authority_key, "ca.key")
     made = []
     for kind, (name, purpose) in KINDS.items():
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _signed(name, key.public_key(), "Puna cluster", authority_key, purpose)
-        _write(folder / kind, authority, certificate, key, KEY)
+        _write(folder / kind, {KEY: key, CERTIFICATE: certificate, AUTHORITY: authority})
         made.append(folder / kind)
+    # The authority's certificate comes last: the folder has a cluster's certificates once it is there.
+    _write(folder, {"ca.key": authority_key, AUTHORITY: authority})
     return made
 
 
@@ -82,20 +84,13 @@ def _signed(
     return builder.sign(issuer_key, hashes.SHA256())
 
 
-def _write(
-    folder: Path,
-    authority: x509.Certificate,
-    certificate: x509.Certificate,
-    key: ec.EllipticCurvePrivateKey,
-    key_name: str,
-) -> None:
+def _write(folder: Path, files: Mapping[str, x509.Certificate | ec.EllipticCurvePrivateKey]) -> None:
+    """Write files in this order. They replace those of a run that did not finish."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     pem = serialization.Encoding.PEM
-    (folder / AUTHORITY).write_bytes(authority.public_bytes(pem))
-    if certificate is not authority:
-        (folder / CERTIFICATE).write_bytes(certificate.public_bytes(pem))
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    # Never readable by others, not even for a moment.
-    descriptor = os.open(folder / key_name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(private)
+    for name, content in files.items():
+        if isinstance(content, x509.Certificate):
+            atomic_files.write(folder / name, content.public_bytes(pem), 0o644)
+        else:
+            private = content.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            atomic_files.write(folder / name, private)

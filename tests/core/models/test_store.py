@@ -264,6 +264,8 @@ def test_a_store_of_a_newer_version_is_refused_and_stays_as_it_is(workshop, chan
     store = workshop.store
     store.blobs.add(b"an orphan, for this version")
     planted.mark(store.root / ".puna/format.json")
+    # What this version would rename and remove at its start.
+    (store.blobs.folder / f"sha256:{'0' * 64}").touch()
     (store.root / "manifests" / ".puna-unfinished").touch()
     age(store)
     before = planted.contents(store.root)

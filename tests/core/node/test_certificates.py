@@ -18,6 +18,21 @@ def test_a_second_authority_does_not_replace_the_first(cluster):
     assert (cluster / "ca.crt").read_bytes() == before
 
 
+def test_a_run_that_did_not_finish_is_made_good_by_the_next_one(tmp_path, monkeypatch):
+    def fail(folder, files):
+        if folder == tmp_path:
+            raise OSError(28, "No space left on device")
+        write(folder, files)
+
+    write = certificates._write
+    with monkeypatch.context() as patched:
+        patched.setattr(certificates, "_write", fail)
+        with pytest.raises(OSError, match="No space"):
+            certificates.make(tmp_path)
+    certificates.make(tmp_path)
+    shake_hands(core_context(tmp_path / "core"), node_context(tmp_path / "node"))
+
+
 def shake_hands(client, server):
     """Let two contexts shake hands in memory. Raises what OpenSSL raises on either side."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
