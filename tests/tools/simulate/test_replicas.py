@@ -1,0 +1,68 @@
+"""One replica in virtual time, against sums by hand."""
+
+import pytest
+from tools.simulate.prompts import PrefixCache, Prompt
+from tools.simulate.replicas import HostCosts, Job, SimulatedReplica
+
+COSTS = HostCosts(step=0.01, sequence=0.001, prefill=0.0001, batch=100, slots=2, cache_tokens=10_000)
+
+
+def play(*jobs):
+    """Run jobs that arrive in order, and return the replica."""
+    replica = SimulatedReplica(0, COSTS, PrefixCache(COSTS.cache_tokens))
+    waiting = list(jobs)
+    while waiting or replica.requests:
+        arrival = waiting[0].arrived if waiting else float("inf")
+        if arrival < replica.next_event:
+            replica.submit(waiting.pop(0), arrival)
+        else:
+            list(replica.advance(replica.next_event))
+    return replica
+
+
+def test_one_request():
+    job = Job(Prompt().unique(250), 11, arrived=1.0)
+    replica = play(job)
+    # Three steps with 100, 100 and 50 prompt tokens, then ten steps of decoding.
+    assert job.first - job.arrived == pytest.approx(3 * 0.01 + 250 * 0.0001)
+    assert job.ended - job.first == pytest.approx(10 * 0.011)
+    assert replica.busy_seconds == pytest.approx(job.ended - job.arrived)
+    assert (replica.requests, replica.prefill_tokens, replica.next_event) == (0, 0, float("inf"))
+
+
+def test_a_beginning_is_evaluated_once():
+    system = Prompt().unique(200)
+    first, second = Job(system.unique(10), 1, 0.0), Job(system.unique(10), 1, 5.0)
+    play(first, second)
+    assert (first.cached, second.cached) == (0, 200)
+    assert second.first - second.arrived == pytest.approx(0.01 + 10 * 0.0001)
+
+
+def test_a_later_turn_finds_prompt_and_answer():
+    prompt = Prompt().unique(100)
+    answered = prompt.unique(20)
+    following = Job(answered.unique(5), 1, 9.0)
+    play(Job(prompt, 20, 0.0, answered), following)
+    assert following.cached == 120
+
+
+def test_a_third_request_waits_for_a_slot():
+    jobs = [Job(Prompt().unique(10), 50, 0.0) for _ in range(3)]
+    play(*jobs)
+    assert jobs[2].first > min(job.ended for job in jobs[:2])
+    assert jobs[2].first - jobs[1].ended < 0.05
+
+
+def test_an_arrival_ends_a_stretch_with_the_running_step():
+    long, late = Job(Prompt().unique(10), 1000, 0.0), Job(Prompt().unique(10), 2, 1.0)
+    play(long, late)
+    assert late.first - late.arrived < 0.03
+    # The second request makes one step longer by its prompt, and the steps beside it by a sequence.
+    assert long.ended == pytest.approx(0.01 + 0.001 + 999 * 0.011 + 0.001, abs=0.003)
+
+
+def test_prompts_leave_room_for_decoding():
+    assert COSTS.room(0, 1) == 100
+    assert COSTS.room(1, 1) == 99
+    slow = HostCosts(step=0.01, sequence=0.001, prefill=0.001, slots=8)
+    assert (slow.room(1, 1), slow.room(2, 1), slow.room(7, 1)) == (22, 18, 19)

@@ -1,0 +1,149 @@
+"""`python -m tools.simulate`: compare routing policies on replicas in virtual time, and on real hosts."""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from tools.simulate.cluster import Cluster
+from tools.simulate.hosts import HostReplica, Player, calibrate, replicas
+from tools.simulate.prompts import Prompt
+from tools.simulate.replicas import HostCosts
+from tools.simulate.report import Row, row, table
+from tools.simulate.workloads import WORKLOADS, arrivals, fitting
+
+from puna.runtime.routing import Costs, policies
+from puna.runtime.scaling import ScalingLimits
+
+PRESET = HostCosts(step=0.003, sequence=0.0025, prefill=0.0015)
+"""Costs of the 135M benchmark model on two cores that had other work to do, rounded; `calibrate` measures others."""
+
+
+def capacity(workload: str, costs: HostCosts) -> float:
+    """Return how many requests one replica serves in a second if no cache helps."""
+    sessions = WORKLOADS[workload](random.Random(0), Prompt())
+    turns = [turn for _ in range(300) for turn in next(sessions)]
+    prompt = statistics.mean(turn.prompt.tokens for turn in turns)
+    output = statistics.mean(turn.output_tokens for turn in turns)
+    return 1 / (prompt * costs.prefill + output * costs.decode(costs.slots) / costs.slots)
+
+
+def routing_costs(workload: str, costs: HostCosts) -> Costs:
+    """Return what the policy is told of the costs; a server learns it from earlier requests."""
+    sessions = WORKLOADS[workload](random.Random(0), Prompt())
+    outputs = [turn.output_tokens for _ in range(300) for turn in next(sessions)]
+    return costs.routing(statistics.mean(outputs))
+
+
+def compare(workload: str, costs: HostCosts, told: argparse.Namespace, load: float) -> dict[str, list[Row]]:
+    """Run each policy on the same arrivals, once for each seed."""
+    rows: dict[str, list[Row]] = {}
+    most = told.most or told.replicas
+    for seed in range(told.seeds):
+        per_second = load * capacity(workload, costs) * told.replicas
+        sessions = arrivals(workload, seed, told.requests, per_second)
+        for name, policy in policies(seed, routing_costs(workload, costs)).items():
+            outcome = Cluster(costs, policy, ScalingLimits(least=told.replicas, most=most)).run(sessions)
+            rows.setdefault(name, []).append(row(outcome, told.first_limit))
+    return rows
+
+
+def simulate(told: argparse.Namespace, costs: HostCosts) -> None:
+    """Print a table for each workload and load."""
+    print(f"{told.replicas} replicas, {told.requests} requests, {told.seeds} seeds; {costs}")
+    for workload in WORKLOADS if told.workload == "all" else [told.workload]:
+        print(f"\n{workload}: {WORKLOADS[workload].__doc__}")
+        for load in told.load:
+            print(f"\nLoad {load}\n\n{table(compare(workload, costs, told, load))}", flush=True)
+
+
+async def with_hosts(told: argparse.Namespace, costs: HostCosts) -> None:
+    """Measure the costs of a real host, or play workloads on real hosts beside the simulation."""
+    with tempfile.TemporaryDirectory(prefix="simulate-") as scratch:
+        starting = replicas(
+            told.puna,
+            told.model,
+            Path(scratch),
+            count=1 if told.command == "calibrate" else told.replicas,
+            slots=costs.slots,
+            context_length=costs.cache_tokens // costs.slots,
+        )
+        async with starting as found:
+            if told.command == "calibrate":
+                print(json.dumps(asdict(await calibrate(found[0], costs)), indent=2))
+                return
+            for load in told.load:
+                print(f"\nLoad {load}\n\n{table(await play(found, costs, told, load))}", flush=True)
+
+
+async def play(
+    found: list[HostReplica], costs: HostCosts, told: argparse.Namespace, load: float
+) -> dict[str, list[Row]]:
+    """Run each policy on the same arrivals, simulated and on real hosts, in turns."""
+    rows: dict[str, list[Row]] = {}
+    limits = ScalingLimits(least=len(found), most=len(found))
+    for seed in range(told.seeds):
+        per_second = load * capacity(told.workload, costs) * len(found)
+        # The lengths of real prompts differ by a few tokens.
+        sessions = fitting(arrivals(told.workload, seed, told.requests, per_second), found[0].context_length * 9 // 10)
+        for name in told.policies.split(","):
+            chosen = [policies(seed, routing_costs(told.workload, costs))[name] for _ in range(2)]
+            simulated = Cluster(costs, chosen[0], limits).run(sessions)
+            rows.setdefault(f"{name}, simulated", []).append(row(simulated, told.first_limit))
+            real = await Player(found, chosen[1]).run(sessions)
+            rows.setdefault(f"{name}, real", []).append(row(real, told.first_limit))
+    return rows
+
+
+def arguments() -> argparse.Namespace:
+    """Read argv."""
+    parser = argparse.ArgumentParser(prog="python -m tools.simulate", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    compared = commands.add_parser("compare", help="compare policies in virtual time")
+    calibrated = commands.add_parser("calibrate", help="measure the costs of a real host's steps, and print them")
+    played = commands.add_parser("play", help="play a workload on real hosts beside the simulation")
+    for each in (compared, played):
+        each.add_argument("--workload", choices=[*WORKLOADS, "all"], default="chats")
+        each.add_argument("--replicas", type=int, default=3, help="replicas at the start, and the fewest")
+        each.add_argument("--requests", type=int, default=3000)
+        each.add_argument(
+            "--load",
+            type=lambda text: [float(word) for word in text.split(",")],
+            default=[0.9],
+            help="arrivals as a share of what the replicas serve without a prefix cache; several with commas",
+        )
+        each.add_argument("--seeds", type=int, default=5, help="how often each policy runs, with other draws")
+        each.add_argument(
+            "--first-limit", type=float, default=5.0, help="seconds within which a first token is in time"
+        )
+    compared.add_argument("--most", type=int, help="the most replicas; without it the number stays the same")
+    played.add_argument("--policies", default="least-loaded,prefix")
+    for each in (calibrated, played):
+        each.add_argument("--puna", default="puna serve", metavar="COMMAND")
+        each.add_argument("--model", type=Path, required=True, help="a GGUF file")
+    for each in (compared, calibrated, played):
+        each.add_argument("--costs", type=Path, help="file that `calibrate` wrote")
+        for cost in fields(HostCosts):
+            each.add_argument(f"--{cost.name.replace('_', '-')}", type=type(getattr(PRESET, cost.name)), dest=cost.name)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run a command."""
+    told = arguments()
+    chosen = asdict(PRESET)
+    if told.costs:
+        chosen |= json.loads(told.costs.read_text())
+    costs = HostCosts(**(chosen | {name: value for name in chosen if (value := getattr(told, name)) is not None}))
+    if told.command == "compare":
+        simulate(told, costs)
+    else:
+        asyncio.run(with_hosts(told, costs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""One replica in virtual time: its queue, slots, steps and prefix cache.
+
+Theory. A host decodes in steps. A step evaluates one token of each sequence that decodes, and prompt tokens of the
+other sequences in the order of their arrival. Prompts alone fill the batch. Beside sequences that decode they double
+the length of a step at most, and more with the share of prompts (puna_llama_cpp.generation.schedule). A step takes
+
+    step + sequence * sequences that decode + prefill * prompt tokens        seconds
+
+(the three costs are measured on a real host by `python -m tools.simulate calibrate`). Steps in which nothing but
+decoding happens are all alike, so they are simulated as one stretch until the first answer ends. A request that arrives
+in between ends the stretch with the running step.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tools.simulate.prompts import PrefixCache, Prompt
+
+from puna.runtime.routing import Costs
+
+
+@dataclass(frozen=True, slots=True)
+class HostCosts:
+    """What a host can do, and what its steps cost in seconds."""
+
+    step: float
+    sequence: float
+    prefill: float
+    batch: int = 512
+    """Tokens of one step."""
+    slots: int = 8
+    cache_tokens: int = 32768
+    cold_start: float = 10.0
+    """Seconds from the start of a replica until it has loaded the model."""
+
+    def decode(self, sequences: int) -> float:
+        """Return the seconds of a step in which so many sequences decode."""
+        return self.step + self.sequence * sequences
+
+    def routing(self, output_tokens: float) -> Costs:
+        """Return what a routing policy is told, which a server learns from earlier requests.
+
+        output_tokens: the mean length of an answer.
+        """
+        return Costs(self.prefill, 2 * self.prefill, output_tokens * self.decode(self.slots))
+
+    def room(self, decoding: int, prompts: int) -> int:
+        """Return how many tokens of so many prompts a step has room for."""
+        if not decoding:
+            return self.batch
+        fitting = self.decode(decoding) * (1 + prompts / decoding) / self.prefill
+        return min(max(8, int(fitting)), self.batch - decoding)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request on its way."""
+
+    prompt: Prompt
+    output_tokens: int
+    arrived: float
+    answered: Prompt | None = None
+    """The prompt with its answer, if a later prompt continues it."""
+    session: int = 0
+    prefill: int = 0
+    """Prompt tokens that are not evaluated yet."""
+    cached: int = 0
+    remaining: int = 0
+    first: float = math.nan
+    """Time of the first token."""
+    ended: float = math.nan
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """Steps that are all alike."""
+
+    began: float
+    seconds: float
+    """Of one step."""
+    steps: int
+    chunks: list[tuple[Job, int]]
+
+    @property
+    def end(self) -> float:
+        return self.began + self.seconds * self.steps
+
+
+@dataclass(slots=True, eq=False)
+class SimulatedReplica:
+    """A replica; `advance` must be called at the time that `next_event` tells."""
+
+    number: int
+    costs: HostCosts
+    cache: PrefixCache
+    began: float = 0.0
+    """Time from which on it serves."""
+    idle_since: float = 0.0
+    busy_seconds: float = 0.0
+    waiting: deque[Job] = field(default_factory=deque)
+    prefill_tokens: int = 0
+    _running: list[Job] = field(default_factory=list)
+    _stretch: _Stretch | None = None
+
+    @property
+    def slots(self) -> int:
+        """Number of sequences that it runs at once."""
+        return self.costs.slots
+
+    @property
+    def taken(self) -> int:
+        """Number of slots that are taken."""
+        return len(self._running)
+
+    @property
+    def requests(self) -> int:
+        """Number of requests that have not ended."""
+        return len(self._running) + len(self.waiting)
+
+    @property
+    def next_event(self) -> float:
+        """Time at which something changes; infinity: nothing runs."""
+        return self._stretch.end if self._stretch else math.inf
+
+    def submit(self, job: Job, now: float) -> None:
+        """Take a request."""
+        job.remaining = job.output_tokens
+        job.prefill = max(job.prompt.tokens - self.cache.match(job.prompt), 1)
+        self.prefill_tokens += job.prefill
+        self.waiting.append(job)
+        stretch = self._stretch
+        if stretch is None:
+            self._begin(now)
+        elif len(self._running) < self.slots:
+            stretch.steps = min(stretch.steps, max(math.ceil((now - stretch.began) / stretch.seconds - 1e-9), 1))
+
+    def advance(self, now: float) -> Iterator[Job]:
+        """End the stretch that ends now, begin the next one, and yield the requests that have ended."""
+        stretch = self._stretch
+        assert stretch is not None
+        self.busy_seconds += now - stretch.began
+        for job in self._running:
+            if not job.prefill:
+                job.remaining -= stretch.steps
+        for job, tokens in stretch.chunks:
+            job.prefill -= tokens
+            self.prefill_tokens -= tokens
+            if not job.prefill:
+                job.first = now
+                job.remaining -= 1
+        ended = [job for job in self._running if not job.prefill and job.remaining <= 0]
+        self._running = [job for job in self._running if job.prefill or job.remaining > 0]
+        self._begin(now)
+        for job in ended:
+            job.ended = now
+            self.cache.use(job.answered or job.prompt)
+            yield job
+
+    def _begin(self, now: float) -> None:
+        while self.waiting and len(self._running) < self.slots:
+            job = self.waiting.popleft()
+            # An earlier request may have brought a beginning since this one came. Prompts are evaluated in turn, so a
+            # beginning counts from the moment at which its first request is admitted.
+            job.cached = min(self.cache.match(job.prompt), job.prompt.tokens - 1)
+            self.prefill_tokens += job.prompt.tokens - job.cached - job.prefill
+            job.prefill = job.prompt.tokens - job.cached
+            self.cache.use(job.prompt)
+            self._running.append(job)
+        if not self._running:
+            self._stretch = None
+            self.idle_since = now
+            return
+        decoding = [job for job in self._running if not job.prefill]
+        room, chunks = self.costs.room(len(decoding), len(self._running) - len(decoding)), []
+        for job in self._running:
+            if job.prefill and room > 0:
+                chunks.append((job, min(job.prefill, room)))
+                room -= chunks[-1][1]
+        steps = 1 if chunks else min(job.remaining for job in decoding)
+        seconds = self.costs.decode(len(decoding)) + self.costs.prefill * sum(tokens for _, tokens in chunks)
+        self._stretch = _Stretch(now, seconds, steps, chunks)
