@@ -107,6 +107,10 @@ class ConfiguredModels:
         """Return whether two models may not be loaded at once, given the names of each."""
         return bool(self.sets) and not self._sets_of(names).isdisjoint(self._sets_of(others))
 
+    def sets_of(self, name: str) -> list[str]:
+        """Return the names of the sets that a model belongs to, in alphabetical order."""
+        return sorted(self._sets_of([name]))
+
     def _sets_of(self, names: Iterable[str]) -> frozenset[str]:
         return frozenset().union(*(self._sets_by_name.get(folded(each), frozenset()) for each in names))
 

@@ -97,6 +97,8 @@ def test_sets_of_models_that_exclude_each_other(read):
         ("unknown", "unknown", False),
     ):
         assert models.exclude([one], [other]) is models.exclude([other], [one]) is excluded
+    assert models.sets_of("llama3:70b") == ["large", "two words"]
+    assert models.sets_of("small") == []
     assert models.exclude(["small", "qwen3:8b"], ["other", "llama3:70b"])
     assert not ConfiguredModels().exclude(["a"], ["a"])
 

@@ -84,6 +84,10 @@ def test_settings_of_a_model_hold_on_both_faces_and_from_the_next_request_on(con
             assert (reply.finish.usage.output_tokens, reply.message.content) == (3, answer["message"]["content"])
             shown = models_pb2_grpc.ModelsServiceStub(channel).GetModel(models_pb2.GetModelRequest(name="gpt-4o"))
             assert shown.model.name == "llamita:latest"
+            assert list(shown.settings.aliases) == ["gpt-4o"]
+            assert shown.settings.keep_alive.forever
+            assert shown.settings.options_json == '{"num_ctx":128,"temperature":0}'
+            assert (shown.settings.max_output_tokens, shown.settings.HasField("num_parallel")) == (3, False)
         (loaded,) = server.json("/api/ps")["models"]
         assert (loaded["name"], loaded["context_length"]) == ("llamita:latest", 128)
         assert loaded["expires_at"] > "2200"

@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
+
 from puna.cli.client import connected
 from puna.cli.errors import CommandError
 from puna.cli.fit import show_fit
@@ -71,6 +73,8 @@ def sections(model: models_pb2.GetModelResponse, *, verbose: bool) -> list[str]:
     if model.parameters:
         pairs = (line.partition(" ") for line in model.parameters.splitlines())
         found.append(section("Parameters", [(name, value.strip()) for name, _, value in pairs]))
+    if model.HasField("settings"):
+        found.append(section("Settings on this server", _settings_rows(model.settings)))
     if verbose and info:
         found.append(section("Metadata", [(key, metadata_value(info[key])) for key in sorted(info)]))
     if verbose and model.tensors:
@@ -132,6 +136,28 @@ def _file_rows(files: Sequence[models_pb2.FileBlob], *, verbose: bool) -> list[t
 def in_place_row(file: models_pb2.InPlaceFile) -> tuple[str, str, str]:
     """Return the row of a file outside of the store: path, kind of link, state."""
     return file.path, LINK_KINDS.get(file.link_kind, ""), STATES.get(file.state, "")
+
+
+def _settings_rows(settings: models_pb2.ModelSettings) -> list[tuple[str, str]]:
+    """Return the settings of the configuration under the keys that they have in its file."""
+    options: dict[str, Any] = json.loads(settings.options_json or "{}")
+    rows: list[tuple[str, str]] = [(key, "true") for key in ("preload", "pin") if getattr(settings, key)]
+    rows += [("alias", each) for each in settings.aliases]
+    rows += [("backend", settings.backend)] if settings.backend else []
+    if settings.HasField("keep_alive"):
+        keep_alive = settings.keep_alive
+        rows.append(("keep_alive", "forever" if keep_alive.forever else _seconds(keep_alive.duration)))
+    if settings.HasField("load_timeout"):
+        rows.append(("load_timeout", _seconds(settings.load_timeout) if settings.load_timeout.ByteSize() else "never"))
+    counts = ("num_parallel", "max_queue", "max_context_tokens", "max_output_tokens")
+    given = {field.name: value for field, value in settings.ListFields()}
+    rows += [(key, str(given[key])) for key in counts if key in given]
+    rows += [(f"options.{key}", each if isinstance(each, str) else json.dumps(each)) for key, each in options.items()]
+    return rows + [("set", each) for each in settings.sets]
+
+
+def _seconds(duration: Duration) -> str:
+    return f"{duration.ToNanoseconds() / 1e9:g}s"
 
 
 def _first_lines(text: str) -> list[tuple[str]]:

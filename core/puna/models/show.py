@@ -14,6 +14,7 @@ from puna.gguf.types import F32, STRING, U8
 from puna.go import json as gojson
 from puna.messages import Message
 from puna.model_name import ModelName
+from puna.model_settings import ModelSettings
 from puna.models import modelfile
 from puna.models.facts.details import Details
 from puna.models.facts.selection import DEFAULT_TEMPLATE
@@ -66,6 +67,10 @@ class ShowResult:
     """The opaque files."""
     in_place: tuple[InPlace, ...]
     """Files that were imported in place."""
+    settings: ModelSettings | None = None
+    """What the configuration says about the model; None if it does not name it."""
+    sets: Sequence[str] = ()
+    """The sets of the configuration that the model belongs to."""
 
 
 def show(

@@ -1,6 +1,8 @@
 """Translation of models and transfers from dataclasses of the core to protobuf messages."""
 
+import math
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, TypedDict
 
@@ -8,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from puna.go import json as gojson
 from puna.go.json import replace_lone_surrogates
+from puna.model_settings import ModelSettings
 from puna.models.facts.details import Details, ModelSummary, local_time
 from puna.models.progress import JobPhase, TransferStep
 from puna.models.show import ShowResult
@@ -111,7 +114,32 @@ def shown(model: ShowResult) -> models_pb2.GetModelResponse:
         backend_options_json=gojson.dumps(model.backend_options, sort_keys=True) if model.backend_options else "",
         upstream=model.upstream,
         files=[models_pb2.FileBlob(name=each.name, digest=digest(each.digest)) for each in model.files],
+        settings=model_settings(model.settings, model.sets) if model.settings is not None else None,
     )
+
+
+def model_settings(settings: ModelSettings, sets: Sequence[str]) -> models_pb2.ModelSettings:
+    """Return what the configuration says about a model."""
+    wire = models_pb2.ModelSettings(
+        preload=settings.preload,
+        pin=settings.pin,
+        aliases=settings.aliases,
+        options_json=gojson.dumps(dict(settings.options), sort_keys=True) if settings.options else "",
+        backend=settings.backend,
+        num_parallel=settings.num_parallel,
+        max_queue=settings.max_queue,
+        max_context_tokens=settings.max_context_tokens,
+        max_output_tokens=settings.max_output_tokens,
+        sets=sets,
+    )
+    if settings.keep_alive == math.inf:
+        wire.keep_alive.forever = True
+    elif settings.keep_alive is not None:
+        wire.keep_alive.duration.FromNanoseconds(int(settings.keep_alive * 1e9))
+    if settings.load_timeout is not None:
+        never = settings.load_timeout == math.inf
+        wire.load_timeout.FromNanoseconds(0 if never else int(settings.load_timeout * 1e9))
+    return wire
 
 
 def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:

@@ -120,7 +120,10 @@ class Catalogue:
                 raise ModelNotFoundError(reference.base) if owned else InvalidModelNameError
             raise ModelNotFoundError(alias or reference.name.shortest)
         current().check_model(model.name.shortest, alias)
-        return await asyncio.to_thread(show, model, verbose=verbose, system=system, options=options)
+        shown = await asyncio.to_thread(show, model, verbose=verbose, system=system, options=options)
+        configured = self._settings.model_settings
+        own, sets = configured.of(model.name.shortest), configured.sets_of(model.name.shortest)
+        return replace(shown, settings=own, sets=sets) if own.name or sets else shown
 
     async def copy(self, source: str, destination: str) -> None:
         """Give a model a second name. Raises InvalidModelNameError, ModelNotFoundError."""

@@ -47,6 +47,36 @@ def test_only_the_first_lines_of_long_texts():
     assert "be brief" in text
 
 
+def test_the_settings_of_the_configuration_have_the_keys_of_its_file():
+    settings = models_pb2.ModelSettings(
+        pin=True,
+        aliases=["gpt-4o", "fast"],
+        options_json='{"num_ctx":64,"stop":["a"]}',
+        num_parallel=2,
+        max_queue=0,
+        sets=["large"],
+    )
+    settings.keep_alive.forever = True
+    settings.load_timeout.FromSeconds(0)
+    text = shown(settings=settings)
+    rows = [line.split() for line in text[text.index("Settings on this server") :].splitlines()[1:] if line.strip()]
+    assert rows == [
+        ["pin", "true"],
+        ["alias", "gpt-4o"],
+        ["alias", "fast"],
+        ["keep_alive", "forever"],
+        ["load_timeout", "never"],
+        ["num_parallel", "2"],
+        ["max_queue", "0"],
+        ["options.num_ctx", "64"],
+        ["options.stop", '["a"]'],
+        ["set", "large"],
+    ]
+    settings.keep_alive.duration.FromMilliseconds(1500)
+    assert "1.5s" in shown(settings=settings)
+    assert "Settings" not in shown()
+
+
 @pytest.mark.parametrize("verbose", [True, False])
 def test_metadata_and_tensors_only_if_asked_for(verbose):
     text = shown(

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -632,6 +633,7 @@ class GetModelResponse(_message.Message):
     BACKEND_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     UPSTREAM_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
     license: _builtins.str
     """All licenses, joined by newlines."""
     modelfile: _builtins.str
@@ -674,6 +676,10 @@ class GetModelResponse(_message.Message):
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileBlob]:
         """Files that only the backend can read, sorted by name."""
 
+    @_builtins.property
+    def settings(self) -> Global___ModelSettings:
+        """Settings that the server's configuration has for the model. Unset: it does not name the model."""
+
     def __init__(
         self,
         *,
@@ -693,14 +699,106 @@ class GetModelResponse(_message.Message):
         backend_options_json: _builtins.str = ...,
         upstream: _builtins.str = ...,
         files: _abc.Iterable[Global___FileBlob] | None = ...,
+        settings: Global___ModelSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_format", b"backend_format", "backend_options_json", b"backend_options_json", "files", b"files", "in_place", b"in_place", "license", b"license", "messages", b"messages", "model", b"model", "model_info_json", b"model_info_json", "modelfile", b"modelfile", "parameters", b"parameters", "projector_info_json", b"projector_info_json", "requires", b"requires", "system", b"system", "template", b"template", "tensors", b"tensors", "upstream", b"upstream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_format", b"backend_format", "backend_options_json", b"backend_options_json", "files", b"files", "in_place", b"in_place", "license", b"license", "messages", b"messages", "model", b"model", "model_info_json", b"model_info_json", "modelfile", b"modelfile", "parameters", b"parameters", "projector_info_json", b"projector_info_json", "requires", b"requires", "settings", b"settings", "system", b"system", "template", b"template", "tensors", b"tensors", "upstream", b"upstream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
+
+@_typing.final
+class ModelSettings(_message.Message):
+    """ModelSettings are the settings of one model in the server's configuration. Unset fields leave the settings of the
+    server in force.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRELOAD_FIELD_NUMBER: _builtins.int
+    PIN_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    OPTIONS_JSON_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    KEEP_ALIVE_FIELD_NUMBER: _builtins.int
+    LOAD_TIMEOUT_FIELD_NUMBER: _builtins.int
+    NUM_PARALLEL_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_FIELD_NUMBER: _builtins.int
+    MAX_CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    SETS_FIELD_NUMBER: _builtins.int
+    preload: _builtins.bool
+    """Whether the model is loaded when the server starts."""
+    pin: _builtins.bool
+    """Whether the model stays once it is loaded."""
+    options_json: _builtins.str
+    """Default options, as raw JSON text of an object. Empty: none."""
+    backend: _builtins.str
+    """Backend that runs the model, whatever the model says. Empty: not set."""
+    num_parallel: _builtins.int
+    """Number of sequences that run at once."""
+    max_queue: _builtins.int
+    """Number of requests that may wait for the model."""
+    max_context_tokens: _builtins.int
+    """Longest context in tokens."""
+    max_output_tokens: _builtins.int
+    """Longest answer in tokens."""
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other names by which requests may call the model."""
+
+    @_builtins.property
+    def keep_alive(self) -> _options_pb2.KeepAlive:
+        """How long the model stays loaded after its last request."""
+
+    @_builtins.property
+    def load_timeout(self) -> _duration_pb2.Duration:
+        """Time without progress after which loading is given up. 0: never."""
+
+    @_builtins.property
+    def sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the sets that the model belongs to. Of the models of a set, one is loaded at a time."""
+
+    def __init__(
+        self,
+        *,
+        preload: _builtins.bool = ...,
+        pin: _builtins.bool = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        options_json: _builtins.str = ...,
+        backend: _builtins.str = ...,
+        keep_alive: _options_pb2.KeepAlive | None = ...,
+        load_timeout: _duration_pb2.Duration | None = ...,
+        num_parallel: _builtins.int | None = ...,
+        max_queue: _builtins.int | None = ...,
+        max_context_tokens: _builtins.int | None = ...,
+        max_output_tokens: _builtins.int | None = ...,
+        sets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_context_tokens", b"_max_context_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_queue", b"_max_queue", "_num_parallel", b"_num_parallel", "keep_alive", b"keep_alive", "load_timeout", b"load_timeout", "max_context_tokens", b"max_context_tokens", "max_output_tokens", b"max_output_tokens", "max_queue", b"max_queue", "num_parallel", b"num_parallel"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_context_tokens", b"_max_context_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_queue", b"_max_queue", "_num_parallel", b"_num_parallel", "aliases", b"aliases", "backend", b"backend", "keep_alive", b"keep_alive", "load_timeout", b"load_timeout", "max_context_tokens", b"max_context_tokens", "max_output_tokens", b"max_output_tokens", "max_queue", b"max_queue", "num_parallel", b"num_parallel", "options_json", b"options_json", "pin", b"pin", "preload", b"preload", "sets", b"sets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_context_tokens: _TypeAlias = _typing.Literal["max_context_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_context_tokens: _TypeAlias = _typing.Literal["_max_context_tokens", b"_max_context_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__max_queue: _TypeAlias = _typing.Literal["max_queue"]  # noqa: Y015
+    _WhichOneofArgType__max_queue: _TypeAlias = _typing.Literal["_max_queue", b"_max_queue"]  # noqa: Y015
+    _WhichOneofReturnType__num_parallel: _TypeAlias = _typing.Literal["num_parallel"]  # noqa: Y015
+    _WhichOneofArgType__num_parallel: _TypeAlias = _typing.Literal["_num_parallel", b"_num_parallel"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_context_tokens) -> _WhichOneofReturnType__max_context_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_queue) -> _WhichOneofReturnType__max_queue | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__num_parallel) -> _WhichOneofReturnType__num_parallel | None: ...
+
+Global___ModelSettings: _TypeAlias = ModelSettings  # noqa: Y015
 
 @_typing.final
 class StreamModelResponse(_message.Message):
