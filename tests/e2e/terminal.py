@@ -35,6 +35,8 @@ class Terminal:
         self.master = master
         self.shown = ""
         """Everything that came since the last `expect`, without its colours and movements."""
+        self.raw = ""
+        """Everything that came, with its colours and movements."""
 
     def press(self, keys):
         os.write(self.master, keys.encode())
@@ -51,6 +53,7 @@ class Terminal:
             return False
         for _ in range(raw.count(WHERE)):
             self.press("\x1b[1;1R")
+        self.raw += raw
         self.shown += SEQUENCE.sub("", raw)
         return True
 
@@ -72,10 +75,10 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def terminal(command, **environment):
-    """Start a program in a new terminal of 100 columns; it is killed at the end if it still runs."""
+def terminal(command, columns=100, **environment):
+    """Start a program in a new terminal; it is killed at the end if it still runs."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
 
     process = subprocess.Popen(
         [sys.executable, "-c", TAKE_OVER, *command],

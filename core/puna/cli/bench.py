@@ -13,8 +13,9 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Final, TextIO
 
+from puna.cli import terminal
 from puna.cli.client import connected
 from puna.cli.errors import CommandError
 from puna.cli.tables import table
@@ -74,22 +75,21 @@ def counts(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def picture(results: Sequence[Result], encoding: str) -> str:
-    """Return the rates as bars, in characters that the encoding has."""
-    try:
-        "█".encode(encoding)
-        block = "█"
-    except (UnicodeEncodeError, LookupError):
-        block = "#"
-    lines = []
-    for name in ("prefill", "decode"):
-        most = max(getattr(each, name) for each in results)
-        for each in results:
-            rate = getattr(each, name)
-            bar = block * (max(round(rate / most * BAR), 1) if rate else 0)
-            lines.append(f"{name:7} {each.streams:>4}  {bar:{BAR}}  {rate:.1f} tokens/s")
-        lines.append("")
-    return "\n".join(lines).rstrip()
+def picture(results: Sequence[Result], stream: TextIO, columns: int) -> str:
+    """Return the rates as bars that fit into the columns, in a character that the stream can show."""
+    block = "█" if terminal.can_show("█", stream) else "#"
+    rates = [(name, each.streams, getattr(each, name)) for name in ("prefill", "decode") for each in results]
+    texts = [f"{rate:.1f} tokens/s" for _, _, rate in rates]
+    # Name, number of streams, and the blanks between the parts take 16 columns.
+    bar = max(min(BAR, columns - 16 - max(map(len, texts)) - 1), 1)
+    most = {name: max(rate for other, _, rate in rates if other == name) for name, _, _ in rates}
+    lines: list[str] = []
+    for (name, streams, rate), text in zip(rates, texts, strict=True):
+        if lines and not lines[-1].startswith(name):
+            lines.append("")
+        drawn = block * (max(round(rate / most[name] * bar), 1) if rate else 0)
+        lines.append(f"{name:7} {streams:>4}  {drawn:{bar}}  {text}")
+    return "\n".join(lines)
 
 
 async def bench(
@@ -122,7 +122,7 @@ async def bench(
     ]
     print(table(("STREAMS", "PREFILL TOKENS/S", "DECODE TOKENS/S", "FIRST TOKEN"), rows))
     print()
-    print(picture(results, sys.stdout.encoding))
+    print(picture(results, sys.stdout, terminal.width()))
 
 
 def _request(model: str, prompt_tokens: int, output_tokens: int) -> generate_pb2.GenerateRequest:

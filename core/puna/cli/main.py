@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import io
 import os
 import signal
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
-from puna.cli import early
+from puna.cli import early, terminal
 from puna.cli.parsers import parser
 from puna.cli.texts import readable
 from puna.errors import PunaError, StoreFailedError
@@ -21,10 +20,34 @@ COMPLETE = "__complete"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0 success, 1 failure, 2 wrong usage."""
-    # First of all, since an error message may hold the characters in question.
-    _tolerate_other_encodings()
-    root, words = parser(), _texts(sys.argv[1:] if argv is None else argv)
+    """Run a command and return its exit status: 0 success, 1 failure, 2 wrong usage.
+
+    128 and the number of a signal: Ctrl-C ended the command, or nobody reads its output any more.
+    """
+    terminal.prepare()
+    try:
+        try:
+            status = _command(_texts(sys.argv[1:] if argv is None else argv))
+        except PunaError as error:
+            status = _fail(str(error))
+        except KeyboardInterrupt:
+            status = early.status_of(signal.SIGINT)
+        except SystemExit:
+            # argparse has printed a help text or an error.
+            terminal.flush()
+            raise
+        except terminal.OutputError:
+            raise
+        except OSError as error:
+            status = _fail(str(StoreFailedError(error)))
+        terminal.flush()
+    except terminal.OutputError as error:
+        return terminal.give_up(error)
+    return status
+
+
+def _command(words: Sequence[str]) -> int:
+    root = parser()
     if words[:1] == [COMPLETE]:
         from puna.cli.completion import command as completion
 
@@ -48,14 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = from_environment(os.environ, arguments.config)
     except (OSError, ValueError) as error:
         return _fail(f"the settings cannot be read: {error}")
-    try:
-        return _run(arguments, settings)
-    except PunaError as error:
-        return _fail(str(error))
-    except OSError as error:
-        return _fail(str(StoreFailedError(error)))
-    except KeyboardInterrupt:
-        return early.status_of(signal.SIGINT)
+    return _run(arguments, settings)
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -163,13 +179,6 @@ async def _requests(arguments: argparse.Namespace, settings: Settings) -> None:
         await records.past(settings, arguments.model, as_json=arguments.json)
     else:
         await top.requests(settings, arguments.model, arguments.cancel, as_json=arguments.json)
-
-
-def _tolerate_other_encodings() -> None:
-    """Make output replace characters that the terminal's encoding lacks by "?"."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def _texts(words: Sequence[str]) -> list[str]:

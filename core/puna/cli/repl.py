@@ -5,6 +5,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.formatted_text import HTML
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output.plain_text import PlainTextOutput
 
-from puna.cli import modelfile, typed_ahead
+from puna.cli import modelfile, terminal, typed_ahead
 from puna.cli.client import text_of
 from puna.cli.conversation import LEVELS, Conversation
 from puna.cli.errors import CommandError
@@ -123,7 +125,11 @@ class _Repl:
         self._models = models_pb2_grpc.ModelsServiceStub(channel)
         self._lines: list[str] = []
         self._beginning = ""
-        self._session: PromptSession[str] = PromptSession(history=_history(settings), key_bindings=_keys())
+        # On a terminal that cannot move its cursor, prompt_toolkit would still write a few sequences.
+        output = None if terminal.interactive(sys.stdout) else PlainTextOutput(sys.stdout)
+        self._session: PromptSession[str] = PromptSession(
+            history=_history(settings), key_bindings=_keys(), output=output
+        )
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "/set": self._set,
             "/show": self._show,
@@ -192,6 +198,7 @@ class _Repl:
         try:
             await work
             print()
+            terminal.note_replaced()
         except asyncio.CancelledError:
             print("\n")
         finally:

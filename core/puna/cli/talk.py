@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from contextlib import aclosing
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import grpc.aio
 
+from puna.cli import terminal
 from puna.cli.conversation import Conversation
 from puna.cli.errors import CommandError
 from puna.cli.tables import SECOND, duration
@@ -47,7 +47,7 @@ async def answer(
     channel: grpc.aio.Channel, conversation: Conversation, text: str, media: list[bytes], arguments: argparse.Namespace
 ) -> None:
     """Send a message and print the answer while it arrives."""
-    color = sys.stdout.isatty()
+    color = terminal.colored(sys.stdout)
     thinking = False
     write = _writer(arguments)
     with Waiting() as waiting:
@@ -75,12 +75,13 @@ async def answer(
 def _writer(arguments: argparse.Namespace) -> Callable[[str], None]:
     """Return a function that prints text, wrapped to the terminal unless the user disabled it."""
     # One column is left free: after a full line, the terminal would break the line a second time.
-    width = shutil.get_terminal_size().columns - 1
-    wrap = sys.stdout.isatty() and not arguments.nowordwrap and width >= NARROWEST
+    width = terminal.width() - 1
+    wrap = terminal.interactive(sys.stdout) and not arguments.nowordwrap and width >= NARROWEST
     wrapper = Wrapper(width) if wrap else None
 
     def write(text: str) -> None:
-        print(wrapper.feed(text) if wrapper is not None else text, end="", flush=True)
+        # The wrapper counts the cells of what stands on the screen, with the replacements for other characters.
+        print(wrapper.feed(terminal.shown(text, sys.stdout)) if wrapper is not None else text, end="", flush=True)
 
     return write
 

@@ -2,19 +2,21 @@
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import grpc.aio
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from puna.cli import terminal
 from puna.cli.client import connected
 from puna.cli.errors import CommandError
 from puna.cli.listing import print_json
@@ -104,13 +106,13 @@ def request_row(request: server_pb2.RequestInfo, now: float) -> tuple[str, ...]:
 
 
 async def top(settings: Settings, *, interval: float, once: bool) -> None:
-    """Show models and requests until Ctrl-C; once, if asked or if the output is no terminal."""
-    console = Console(highlight=False)
+    """Show models and requests until Ctrl-C; once, if asked or if the output is no terminal that can erase."""
+    console = terminal.console(sys.stdout)
     async with connected(settings) as channel:
         before = await snapshot(channel)
         await asyncio.sleep(max(interval, SHORTEST_INTERVAL))
         found = await snapshot(channel)
-        if once or not console.is_terminal:
+        if once or not terminal.interactive(sys.stdout):
             console.print(render(found, rates(before, found), time.time()))
             return
         # Ctrl-C is the usual way to leave.
@@ -147,7 +149,8 @@ def _name(model: str) -> str:
 
 def _table(*headers: str) -> Table:
     found = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
+    overflow: Literal["ellipsis", "crop"] = "ellipsis" if terminal.can_show("…", sys.stdout) else "crop"
     for header in headers:
         numeric = header in ("RUN", "WAIT", "TOKENS/S", "PLACE", "TOKENS", "SECONDS")
-        found.add_column(header, justify="right" if numeric else "left", no_wrap=True)
+        found.add_column(header, justify="right" if numeric else "left", no_wrap=True, overflow=overflow)
     return found

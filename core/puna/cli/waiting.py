@@ -4,17 +4,16 @@ import sys
 from types import TracebackType
 from typing import Any, Self
 
+from puna.cli import terminal
+
 
 class Waiting:
     """Shows a spinner on standard error until it is stopped. Shows nothing without a terminal."""
 
     def __init__(self, text: str = "") -> None:
         self._status: Any = None
-        if sys.stderr.isatty():
-            # rich takes long to import, and without a terminal nothing is shown.
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status(text)
+        if terminal.interactive(sys.stderr):
+            self._status = terminal.console(sys.stderr).status(text, spinner=terminal.spinner(sys.stderr))
 
     def __enter__(self) -> Self:
         if self._status is not None:

@@ -1,3 +1,6 @@
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from puna.cli.bench import Result, Stream, counts, picture, result
@@ -25,9 +28,17 @@ def test_numbers_of_streams():
             counts(bad)
 
 
+RESULTS = [Result(1, 100.0, 10.0, 0.1, 10, 10), Result(4, 50.0, 0.0, 0.1, 10, 10)]
+
+
 @pytest.mark.parametrize(("encoding", "block"), [("utf-8", "█"), ("ascii", "#"), ("nosuch", "#")])
 def test_the_picture_has_characters_of_the_terminal(encoding, block):
-    results = [Result(1, 100.0, 10.0, 0.1, 10, 10), Result(4, 50.0, 0.0, 0.1, 10, 10)]
-    lines = picture(results, encoding).splitlines()
+    lines = picture(RESULTS, SimpleNamespace(encoding=encoding), 80).splitlines()
     assert [line.count(block) for line in lines] == [30, 15, 0, 30, 0]
     assert lines[1].split() == ["prefill", "4", block * 15, "50.0", "tokens/s"]
+
+
+def test_the_picture_fits_into_a_narrow_window():
+    lines = picture(RESULTS, sys.stdout, 40).splitlines()
+    assert max(map(len, lines)) == 39
+    assert (lines[0].count("█"), lines[1].count("█")) == (9, 4)
