@@ -9,6 +9,7 @@ positional argument.
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from puna.cli.arguments import Command, truth
@@ -22,6 +23,7 @@ from puna.cli.completion.sources import (
     LOADED,
     PLUGINS,
     QUANTIZATIONS,
+    RECORDS,
     REQUESTS,
 )
 
@@ -30,61 +32,34 @@ FOLDERS: Final = "folders"
 WORDS: Final = "words"
 COMMANDS: Final = "commands"
 UNKNOWN: Final = ""
-"""A value that only the user knows, such as the name of a new model."""
+"""The values of an argument that only the user knows, such as the name of a new model."""
 VALUES: Final[Mapping[str, str | tuple[str, ...]]] = {
     "about": COMMANDS,
     "allow": GRANTS,
     "backend": BACKENDS,
     "cancel": REQUESTS,
     "capability": CAPABILITIES,
-    "concurrent_requests": UNKNOWN,
-    "config": FILES,
-    "core": UNKNOWN,
-    "destination": UNKNOWN,
-    "dimensions": UNKNOWN,
-    "file": FILES,
     "folder": FOLDERS,
     "format": FORMATS,
-    "gguf": FILES,
-    "hosts": UNKNOWN,
-    "context_length": UNKNOWN,
-    "interval": UNKNOWN,
-    "kv_cache_type": UNKNOWN,
-    "show": UNKNOWN,
-    "slots": UNKNOWN,
-    "keepalive": UNKNOWN,
     "key": KEYS,
-    "lease": UNKNOWN,
-    "listen": UNKNOWN,
     "model": INSTALLED,
     "models": INSTALLED,
-    "name": UNKNOWN,
     "names": PLUGINS,
-    "option": UNKNOWN,
-    "output_tokens": UNKNOWN,
-    "paths": FILES,
     "prefix": INSTALLED,
     # Images and sounds are named in the prompt.
     "prompt": FILES,
-    "prompt_tokens": UNKNOWN,
     "ps prefix": LOADED,
-    "python": UNKNOWN,
     "quantize": QUANTIZATIONS,
     "requests model": LOADED,
-    "requests_per_minute": UNKNOWN,
+    "requests show": RECORDS,
     "run format": ("json",),
     "source": INSTALLED,
     "spec": FILES,
     "stop model": LOADED,
-    "streams": UNKNOWN,
-    "system": UNKNOWN,
-    "template": UNKNOWN,
     "think": ("true", "false", "low", "medium", "high", "max"),
-    "tokens_per_day": UNKNOWN,
-    "upstream": UNKNOWN,
 }
 """The values of each argument: fixed words, or a source of them. Keys are the argument's destination, with the command
-in front where commands differ."""
+in front where commands differ. Paths are completed with files, and arguments that are not listed are UNKNOWN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +169,8 @@ def values_of(path: str, argument: argparse.Action) -> str | Sequence[str]:
         return [str(each) for each in argument.choices]
     if argument.type is truth:
         return ("true", "false")
-    return VALUES[f"{path} {argument.dest}" if f"{path} {argument.dest}" in VALUES else argument.dest]
+    otherwise = FILES if argument.type is Path else UNKNOWN
+    return VALUES.get(f"{path} {argument.dest}") or VALUES.get(argument.dest, otherwise)
 
 
 def _values(

@@ -20,6 +20,7 @@ LOADED: Final = "loaded models"
 BACKENDS: Final = "backends"
 FORMATS: Final = "formats"
 REQUESTS: Final = "requests"
+RECORDS: Final = "records"
 KEYS: Final = "keys"
 PLUGINS: Final = "plugins"
 GRANTS: Final = "grants"
@@ -87,6 +88,15 @@ async def _requests(channel: "grpc.aio.Channel") -> Iterable[str]:
     return [each.id for each in (await read_pages(stub.ListRequests, server_pb2.ListRequestsRequest())).requests]
 
 
+async def _records(channel: "grpc.aio.Channel") -> Iterable[str]:
+    from puna_client.v1 import diagnostics_pb2, diagnostics_pb2_grpc
+
+    # The newest ones, in one page: a server may keep many.
+    stub = diagnostics_pb2_grpc.DiagnosticsServiceStub(channel)
+    answer = await stub.ListRequestRecords(diagnostics_pb2.ListRequestRecordsRequest(page_size=100))
+    return [each.request_id for each in answer.records]
+
+
 async def _backends(channel: "grpc.aio.Channel") -> Iterable[str]:
     from puna_client.v1 import server_pb2, server_pb2_grpc
 
@@ -135,6 +145,7 @@ _OF_SERVER: "Final[Mapping[str, Callable[[grpc.aio.Channel], Awaitable[Iterable[
     INSTALLED: _installed,
     LOADED: _loaded,
     REQUESTS: _requests,
+    RECORDS: _records,
     BACKENDS: _backends,
     FORMATS: _formats,
 }

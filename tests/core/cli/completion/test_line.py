@@ -1,8 +1,9 @@
 import argparse
+from pathlib import Path
 
 import pytest
 
-from puna.cli.completion.line import FILES, FOLDERS, UNKNOWN, WORDS, candidates, cursor, values_of
+from puna.cli.completion.line import FILES, FOLDERS, UNKNOWN, VALUES, WORDS, candidates, cursor, values_of
 from puna.cli.completion.sources import INSTALLED, LOADED
 from puna.cli.parsers import parser
 
@@ -89,13 +90,17 @@ def test_words_behind_two_hyphens_are_counted():
     assert cursor(PROGRAM, ["run", "--", "m", "--think"]).position == 2
 
 
-def test_every_argument_of_every_command_says_what_completes_it():
+def test_paths_are_completed_with_paths_and_choices_with_choices():
     listed = list(arguments())
     assert len(listed) > 80
-    assert all(values_of(path, action) is not None for path, action in listed)
-    # Arguments that are paths are completed with paths.
-    paths = {action.dest for path, action in listed if getattr(action.type, "__name__", "") == "Path"}
-    assert {values_of("", action) for _, action in listed if action.dest in paths} == {FILES, FOLDERS}
+    paths = [values_of(path, action) for path, action in listed if action.type is Path]
+    assert set(paths) == {FILES, FOLDERS}
+    assert all(values_of(path, action) for path, action in listed if action.choices)
+
+
+def test_every_entry_of_the_table_is_an_argument():
+    known = {action.dest for _, action in arguments()} | {f"{path} {action.dest}" for path, action in arguments()}
+    assert VALUES.keys() <= known
 
 
 def test_commands_and_options_have_descriptions():

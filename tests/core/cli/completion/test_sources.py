@@ -21,6 +21,7 @@ async def test_names_come_from_the_server(client):
     assert "plain:latest" in await asked(client, sources.INSTALLED, "plain:")
     assert await asked(client, sources.LOADED) == []
     assert await asked(client, sources.REQUESTS) == []
+    assert await asked(client, sources.RECORDS) == []
     assert await asked(client, sources.BACKENDS) != []
     assert await asked(client, sources.FORMATS) == ["gguf"]
 
