@@ -50,10 +50,7 @@ def test_characters_that_an_encoding_lacks():
 
 
 def test_a_note_says_once_that_characters_were_replaced():
-    done = ended(
-        "print('caf\\u00e9 \\u2713'); terminal.flush(); terminal.flush()",
-        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
-    )
+    done = ended("print('caf\\u00e9 \\u2713'); terminal.flush(); terminal.flush()", "latin-1")
     assert done.stdout == b"caf\xe9 ?\n"
     assert done.stderr.decode().splitlines() == [
         'Note: characters that the encoding latin-1 lacks are shown as "?"; LC_ALL=C.UTF-8 selects one that has them'
