@@ -223,6 +223,24 @@ def test_an_answer_keeps_to_a_schema_and_mistakes_are_named(chat, accessible):
     assert session.complete(3).locator(".plain.code").inner_text() in ("yes", "no")
 
 
+def test_a_failed_exchange_is_no_part_of_the_conversation(chat, recorder):
+    session = chat("script")
+    page = session.page
+    page.get_by_label("Answer", exact=True).select_option("JSON Schema")
+    page.get_by_label("Schema or expression").fill('{"type": "nosuch"}')
+    session.ask("refused a")
+    expect(session.answers.locator(".error")).to_be_visible()
+    page.get_by_label("Answer", exact=True).select_option("free text")
+    session.ask("other a")
+    session.complete(2)
+    (record, *_) = outcomes(recorder, "SUCCEEDED")
+    assert rendered(recorder, record) == "other a"
+    # What would rewrite the conversation is refused.
+    page.get_by_role("button", name="Try again").click()
+    expect(session.status).to_have_text("The conversation has gone on since then.")
+    expect(session.answers).to_have_count(2)
+
+
 def test_what_a_model_writes_is_text_and_never_html(chat):
     session = chat("script")
     session.ask("c")

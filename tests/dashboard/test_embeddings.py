@@ -50,5 +50,5 @@ def test_mistakes_and_texts_that_are_too_long_are_named(looker, server):
     # The others are compared nevertheless.
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page.get_by_text("“long long", exact=False)).to_contain_text("context length")
-    expect(page.get_by_text("vectors of 16 values").first).to_be_visible()
+    expect(page.get_by_text("1 texts compared · vectors of 16 values").first).to_be_visible()
     shot(page, "embeddings-too-long")

@@ -1,5 +1,5 @@
 from playwright.sync_api import expect
-from tests.dashboard.conftest import shot
+from tests.dashboard.conftest import running, shot
 
 
 def ask(server, name):
@@ -75,6 +75,7 @@ def test_the_lines_of_one_request_are_shown_from_its_record(looker, recorder):
 def test_the_log_goes_on_after_the_server_was_out_of_reach(looker, recorder):
     looker.refused = True
     page = looker.open(recorder, "log")
+    expect(page.locator(".log-line").first).to_be_visible()
     page.context.set_offline(True)
     page.get_by_label("Least level").select_option("debug")
     expect(page.get_by_text("The log cannot be followed. The server does not answer.")).to_be_visible()
@@ -82,3 +83,15 @@ def test_the_log_goes_on_after_the_server_was_out_of_reach(looker, recorder):
     ask(recorder, "back-again")
     expect(page.locator(".log-line").filter(has_text="back-again")).to_be_visible()
     expect(page.get_by_text("The log cannot be followed.")).to_be_hidden()
+
+
+def test_the_last_lines_of_a_server_that_ended_stay(looker, tmp_path):
+    looker.refused = True
+    with running(tmp_path) as server:
+        page = looker.open(server, "log")
+        ask(server, "last-words")
+        line = page.locator(".log-line").filter(has_text="last-words")
+        expect(line).to_be_visible()
+        server.process.terminate()
+        expect(page.get_by_text("The log cannot be followed.")).to_be_visible()
+        expect(line).to_be_visible()

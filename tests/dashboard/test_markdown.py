@@ -23,6 +23,8 @@ def render(browser, server):
     ("text", "html"),
     [
         ("plain", "<p>plain</p>"),
+        (f"#{' ' * 100_000}Long{' ' * 100_000}b ##", f"<h4>Long{' ' * 100_000}b</h4>"),
+        (f"~~~{' ' * 100_000}`", f"<p>~~~{' ' * 100_000}`</p>"),
         ("one\n\ntwo", "<p>one</p><p>two</p>"),
         ("# Title\ntext", "<h4>Title</h4><p>text</p>"),
         (
@@ -54,3 +56,9 @@ def test_markdown(render, text, html):
 def test_a_text_that_grows_ends_as_the_whole_text_at_once(render):
     text = "# T\n\nSome *text*, `code` and\n\n- a\n  - b **c**\n- d\n\n```js\nlet x;\n```\n> q\n\nend"
     assert render(*(text[:end] for end in range(len(text) + 1))) == render(text)
+
+
+def test_the_depth_of_lists_has_a_bound(render):
+    html = render("\n".join(f"{' ' * depth}- a" for depth in range(5000)))
+    assert html.startswith("<ul><li>a<ul><li>a")
+    assert html.count("<ul>") == 41

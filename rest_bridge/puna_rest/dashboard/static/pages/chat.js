@@ -1,8 +1,8 @@
 /**
  * The chat page. The conversation is in the page's memory alone, and leaving the page ends it.
  *
- * An answer that was stopped stays in the conversation as far as it came. One that failed does not; "Try again" sends
- * the messages before it once more.
+ * An answer that was stopped stays in the conversation as far as it came. One that failed does not, nor does the message
+ * before it: many templates refuse two messages of the user in a row. "Try again" sends that message once more.
  */
 
 import { explain } from "../api.js";
@@ -104,16 +104,15 @@ class ChatPage {
     }
     const answer = new ChatAnswer(settings.model, Boolean(settings.format));
     this.#log.append(...(shown ? [shown] : []), answer.node);
-    this.#messages = messages;
     // The button that began it may be about to vanish.
     this.#text.focus();
-    this.#stream(request, answer);
+    this.#stream(request, messages, answer);
     return true;
   }
 
-  async #stream(request, answer) {
+  async #stream(request, messages, answer) {
     const running = new AbortController();
-    const messages = this.#messages;
+    const before = this.#messages;
     this.#busy(running);
     this.#say("The model answers…");
     this.#log.scrollTop = this.#log.scrollHeight;
@@ -127,14 +126,22 @@ class ChatPage {
       this.#say(answer.message.toolCalls.length ? "The model calls a tool. Type the result." : "The answer is complete.");
     } catch (error) {
       if (running.signal.aborted) answer.stop();
-      else answer.fail(explain(error), () => this.#answer(messages));
+      else answer.fail(explain(error), () => this.#isAt(before) && this.#answer(messages));
       this.#say(running.signal.aborted ? "The answer was stopped." : `The answer failed. ${explain(error)}`);
     }
     if (this.#running !== running) return; // a new conversation has begun
-    answer.end((results) => this.#answer([...this.#messages, ...results]));
-    if (answer.isUsable) this.#messages = [...messages, answer.message];
+    const after = [...messages, answer.message];
+    answer.end((results) => this.#isAt(after) && this.#answer([...after, ...results]));
+    if (answer.isUsable) this.#messages = after;
     this.#busy(null);
     this.#log.scrollTop = this.#log.scrollHeight;
+  }
+
+  /** Whether the conversation still ends where an answer has left it. Says so if it does not. */
+  #isAt(messages) {
+    const stays = this.#messages === messages;
+    if (!stays) this.#say("The conversation has gone on since then.");
+    return stays;
   }
 
   #busy(running) {

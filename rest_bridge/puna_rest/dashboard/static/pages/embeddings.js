@@ -103,7 +103,7 @@ function cosine(left, right) {
 function describe([query, ...vectors]) {
   const good = [query, ...vectors].filter((each) => !each.error);
   const tokens = good.reduce((sum, each) => sum + (each.usage.promptTokens ?? 0), 0);
-  return `${count(vectors.length)} texts compared · vectors of ${count(query.values.length)} values · ${count(tokens)} tokens`;
+  return `${count(good.length - 1)} texts compared · vectors of ${count(query.values.length)} values · ${count(tokens)} tokens`;
 }
 
 /** Return the table of the texts, and the errors of those that could not be embedded. */

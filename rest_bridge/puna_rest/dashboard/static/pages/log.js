@@ -70,10 +70,14 @@ class LogPage {
 
   async #follow(signal) {
     const request = { minLevel: this.#level.value, requestId: this.#request.value.trim(), tailLines: MOST, follow: true };
+    this.#clear();
     while (!signal.aborted) {
-      this.#clear();
+      let isFirst = true;
       try {
         for await (const part of this.#api.stream("puna.v1.DiagnosticsService/StreamLogs", request, { signal })) {
+          // Until then the last lines of a server that has ended stay.
+          if (isFirst) this.#clear();
+          isFirst = false;
           setText(this.problem, "");
           this.node.hidden = false;
           this.#take(part);

@@ -4,17 +4,19 @@
  * Theory. A text is cut into blocks: fenced code, headings, quotes, lists, rules and paragraphs. A stream changes only
  * the last blocks of a text, so a view keeps the nodes of all blocks whose source is the same as before. Inside a block,
  * a scanner looks for code, strong, emphasis and strikethrough. It reads each character once: a marker that has no
- * closing partner is remembered, so that a line of ten thousand asterisks costs no more than another line.
+ * closing partner is remembered, so that a line of ten thousand asterisks costs no more than another line. No regular
+ * expression here has two ways to match a run of characters, since models also write spaces without an end.
  *
  * Links and images stay text. An answer must not make the browser ask another host, and a link could carry the
  * conversation away with one click.
  */
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*$/;
-const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*$/;
+const FENCE = /^ {0,3}(`{3,}|~{3,})([^`]*)$/;
+const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/;
 const RULE = /^ {0,3}([-*_])( *\1){2,} *$/;
 const QUOTE = /^ {0,3}> ?/;
-const ITEM = /^( *)([-*+]|\d{1,9}[.)])\s+(.*)$/;
+/** Deeper items are text, which bounds the depth of lists. */
+const ITEM = /^( {0,40})([-*+]|\d{1,9}[.)])\s+(.*)$/;
 const MARKERS = [
   ["**", "strong"],
   ["__", "strong"],
@@ -96,7 +98,7 @@ function render({ kind, lines }) {
     case "heading": {
       const [, marks, text] = HEADING.exec(lines[0]);
       // The page has the first three levels for itself.
-      return withInline(`h${Math.min(marks.length + 3, 6)}`, text);
+      return withInline(`h${Math.min(marks.length + 3, 6)}`, withoutMarks(text));
     }
     case "rule":
       return document.createElement("hr");
@@ -109,8 +111,17 @@ function render({ kind, lines }) {
   }
 }
 
+/** Return the text of a heading without the marks that may close it. */
+function withoutMarks(text) {
+  const trimmed = text.trim();
+  let end = trimmed.length;
+  while (trimmed[end - 1] === "#") end -= 1;
+  return trimmed.slice(0, end).trimEnd();
+}
+
 function codeBlock(lines) {
-  const [, fence, language] = FENCE.exec(lines[0]);
+  const [, fence, info] = FENCE.exec(lines[0]);
+  const [language] = info.trim().split(" ", 1);
   const closed = lines.length > 1 && closes(lines.at(-1), fence);
   const code = document.createElement("code");
   code.textContent = lines.slice(1, closed ? -1 : undefined).join("\n");

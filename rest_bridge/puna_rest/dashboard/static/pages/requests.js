@@ -27,7 +27,7 @@ function mountList(root, { api, signal, announce }) {
   const model = h("input", { placeholder: "all", autocomplete: "off", onchange: () => refresh() });
   const outcome = choice([["", "all"], ...OUTCOMES.map((each) => [`REQUEST_OUTCOME_${each.toUpperCase()}`, each])],
     { onchange: () => refresh() });
-  const text = h("input", { type: "search", placeholder: "id, key, method, reason", oninput: () => draw() });
+  const text = h("input", { type: "search", placeholder: "id, key, reason", oninput: () => draw() });
   const buttons = new Map();
   let records = [];
   let more = false;
