@@ -82,6 +82,8 @@ def test_a_tool_call_and_a_failure_are_shown(looker, recorder):
     links = page.locator("tbody tr").get_by_role("link")
     links.nth(0).click()
     expect(page.locator(".panel > .error").filter(has_text="Invalid type: nosuch")).to_be_visible()
+    expect(page.get_by_role("group", name="Prompt, as the model got it")).to_contain_text("<|user|>x")
+    expect(page.get_by_role("group", name="Constraint")).to_have_text("json_schema")
     shot(page, "request-failed")
     page.go_back()
     links.nth(1).click()

@@ -38,9 +38,10 @@ export function ago(time) {
   return time ? `${seconds(Math.max(Math.round((Date.now() - Date.parse(time)) / 1000), 1))} ago` : "–";
 }
 
-/** Return the time of day of a timestamp of the API. */
-export function clock(time) {
-  return new Date(time).toLocaleTimeString("en", { hourCycle: "h23" });
+/** Return the time of day of a timestamp of the API, to the second unless `options` of Intl.DateTimeFormat say more. */
+export function clock(time, options = {}) {
+  const parts = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
+  return new Date(time).toLocaleTimeString("en", { hourCycle: "h23", ...parts, ...options });
 }
 
 /** Return a model's name without the tag that names have by default. */

@@ -7,7 +7,8 @@
 import { explain } from "../api.js";
 import { choice, field, h, panel, setText } from "../dom.js";
 import { sleep } from "../poll.js";
-import { clock, enumName } from "./values.js";
+import { clock } from "../text.js";
+import { enumName } from "./values.js";
 
 export const title = "Log";
 

@@ -2,13 +2,14 @@
 
 import { actionButton, h, panel, setText } from "../dom.js";
 import { poll } from "../poll.js";
-import { count, seconds } from "../text.js";
+import { clock, count, seconds } from "../text.js";
 import { codeBlock } from "./code_block.js";
 import { indented } from "./json_text.js";
 import { cancel, isRunning, stateText, why } from "./request_state.js";
-import { clock, durationSeconds } from "./values.js";
+import { durationSeconds } from "./values.js";
 
 const EVERY = 1000;
+const MILLISECONDS = { fractionalSecondDigits: 3 };
 const STAGES = ["queue", "load", "render", "prefill", "decode"];
 
 /** Show the request with a number. A running one is followed to its end. */
@@ -86,8 +87,8 @@ function factsOf(record) {
   return [
     ["State", stateText(record)], ["Request id", record.requestId], ["Model", record.model], ["Method", record.method],
     ["HTTP route", record.httpRoute], ["API key", record.keyName],
-    ["Arrived", clock(record.startTime, { milliseconds: true })],
-    ["Ended", record.endTime && clock(record.endTime, { milliseconds: true })],
+    ["Arrived", clock(record.startTime, MILLISECONDS)],
+    ["Ended", record.endTime && clock(record.endTime, MILLISECONDS)],
     ["Before it in the queue on arrival", number(record.arrivalQueuePosition)],
     ["Before it in the queue now", number(record.queuePosition)],
     ["Prompt tokens", number(usage.promptTokens)], ["Cached prompt tokens", number(usage.cachedPromptTokens)],

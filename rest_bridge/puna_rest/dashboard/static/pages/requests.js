@@ -3,10 +3,10 @@
 import { actionButton, choice, field, h, panel, setText } from "../dom.js";
 import { LiveTable } from "../live_table.js";
 import { poll } from "../poll.js";
-import { count, modelName, seconds } from "../text.js";
+import { clock, count, modelName, seconds } from "../text.js";
 import { mountRecord } from "./request_record.js";
 import { cancel, isRunning, stateText, why } from "./request_state.js";
-import { clock, durationSeconds } from "./values.js";
+import { durationSeconds } from "./values.js";
 
 export const title = "Requests";
 

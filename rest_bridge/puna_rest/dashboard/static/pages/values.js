@@ -5,13 +5,6 @@ export function durationSeconds(duration) {
   return duration ? Number.parseFloat(duration) : 0;
 }
 
-/** Return the time of the day of a timestamp, with milliseconds if asked. */
-export function clock(timestamp, { milliseconds = false } = {}) {
-  if (!timestamp) return "–";
-  const digits = milliseconds ? { fractionalSecondDigits: 3 } : {};
-  return new Date(timestamp).toLocaleTimeString([], { hour12: false, hour: "2-digit", minute: "2-digit", second: "2-digit", ...digits });
-}
-
 /** Return the name of an enum's value without the prefix of its type, in lower case. */
 export function enumName(value = "", prefix) {
   return value.replace(prefix, "").replaceAll("_", " ").toLowerCase();
