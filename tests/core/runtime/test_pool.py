@@ -308,6 +308,21 @@ async def test_pins_hold_from_the_reload_on(make_pool, want):
     assert pool.loaded() == []
 
 
+async def test_requests_for_models_that_exclude_each_other_all_end(make_pool, want):
+    sets = ConfiguredModels(sets={"one": ("a", "b")})
+    pool = await make_pool(model_settings=sets, max_loaded_models=9)
+    both = []
+
+    async def ask(name):
+        async with pool.lease(want(name)) as lease:
+            await text(lease.model, "@wait 0.01 x")
+            # One that is leaving is no longer in the list once the other is loaded.
+            both.append(len(pool.loaded()))
+
+    await asyncio.gather(*(ask(name) for name in "ab" * 6))
+    assert both == [1] * 12
+
+
 async def test_a_reload_restarts_no_keep_alive_that_it_does_not_concern(make_pool, want):
     pool = await make_pool()
     await use(pool, want("a"), keep_alive=1000.0)
