@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from puna.auth.caller import Caller
 from puna.auth.errors import NotExposedError, PermissionDeniedError, UnauthenticatedError
 from puna.auth.keys import ApiKey, KeyFile
-from puna.auth.permissions import Permission, exposure, needed, runs_models, shows_prompts
+from puna.auth.permissions import Permission, exposure, needed, needs_known_caller, runs_models
 from puna.auth.usage import Ledger
 
 REACHABLE = "puna-reachable"
@@ -30,7 +30,7 @@ class Gate:
         self.expose: frozenset[str] = frozenset(expose)
         """The groups of methods that the server offers; empty: all."""
         self.reachable = False
-        """True if other machines can reach the server. It then shows no prompts to callers without a key."""
+        """True if other machines can reach the server. Callers without a key then see neither prompts nor mistakes."""
 
     @property
     def closed(self) -> bool:
@@ -53,10 +53,10 @@ class Gate:
         if local or permission is None:
             return Caller(local=local, bridge=bridge, gate=self)
         if not self.closed:
-            if shows_prompts(method) and (self.reachable or metadata.get(REACHABLE) == "1"):
+            if needs_known_caller(method) and (self.reachable or metadata.get(REACHABLE) == "1"):
                 raise PermissionDeniedError(
-                    "other machines can reach this server, and it has no API keys, so it shows requests and its log on "
-                    "its Unix socket alone"
+                    "other machines can reach this server, and it has no API keys, so it offers this method on its "
+                    "Unix socket alone"
                 )
             return Caller(local=local, bridge=bridge, gate=self)
         key = self._key(metadata)

@@ -103,9 +103,13 @@ def runs_models(method: str) -> bool:
     return method.removeprefix("/").partition("/")[0] not in _APART
 
 
-def shows_prompts(method: str) -> bool:
-    """Return whether a method belongs to the service that shows what other callers have sent."""
-    return method.removeprefix("/").partition("/")[0] == "puna.v1.DiagnosticsService"
+def needs_known_caller(method: str) -> bool:
+    """Return whether a method is refused to other machines' callers without a key, even where others are served.
+
+    It shows what other callers have sent, or the operator's configuration with its mistakes.
+    """
+    name = method.removeprefix("/")
+    return name.startswith("puna.v1.DiagnosticsService/") or name == "puna.v1.ServerService/ReloadConfiguration"
 
 
 def exposure(method: str) -> str:

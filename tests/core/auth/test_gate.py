@@ -28,6 +28,21 @@ def test_an_open_gate_lets_everyone_in(keys):
     assert not caller.may_name_files
 
 
+@pytest.mark.parametrize(
+    "method", ["/puna.v1.DiagnosticsService/StreamLogs", "/puna.v1.ServerService/ReloadConfiguration"]
+)
+def test_on_an_open_server_that_others_can_reach_some_methods_are_for_the_socket(keys, method):
+    gate = Gate(keys)
+    admit(gate, method)
+    gate.reachable = True
+    with pytest.raises(PermissionDeniedError, match="on its Unix socket alone"):
+        admit(gate, method)
+    admit(gate, method, local=True)
+    admit(gate, CHAT)
+    _, text = keys.create(name="operator", allow=("all",))
+    admit(gate, method, {"authorization": f"Bearer {text}"})
+
+
 def test_a_closed_gate_wants_a_valid_key(keys):
     key, text = keys.create(name="shop")
     gate = Gate(keys)
