@@ -216,7 +216,10 @@ def _read_one(name: str, table: Mapping[str, Any], report: Wrong) -> ModelSettin
             found[key] = _options(value, wrong) if key == "options" else _READERS[key](value)
         except ValueError as error:
             wrong((key,), str(error))
-    return ModelSettings(name=name, **found)
+    settings = ModelSettings(name=name, **found)
+    if settings.preload and settings.keep_alive == 0 and not settings.pin:
+        wrong(("keep_alive",), "with 0 the model would be unloaded as soon as it is preloaded")
+    return settings
 
 
 def _options(value: object, wrong: Wrong) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The tables of models in the configuration file: what they say, and each mistake with its line."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +112,15 @@ def test_a_model_is_pinned_under_any_of_its_names(read):
     assert not ConfiguredModels().pins(["a"])
 
 
+def test_the_example_of_the_documentation_has_every_setting(read):
+    text = (Path(__file__).parents[2] / "core/README.md").read_text()
+    example = next(each for each in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[model." in each)
+    models = read(example)
+    (table,) = models.tables
+    unset = [name for name in SETTINGS if getattr(table, name) == getattr(ModelSettings(), name)]
+    assert (unset, list(models.sets)) == ([], ["large"])
+
+
 def test_a_file_without_models(read):
     assert read("") == ConfiguredModels()
     assert ConfiguredModels().of("any") == ModelSettings()
@@ -154,6 +165,7 @@ def test_a_file_without_models(read):
         (f"[model.a.options]\ntemperature = {10**400}", 2, "model.a.options.temperature: the number is too large"),
         ("[model.a]\npin = 1", 2, "model.a.pin: it must be true or false"),
         ("[model.a]\npreload = 'yes'", 2, "model.a.preload: it must be true or false"),
+        ("[model.a]\npreload = true\nkeep_alive = 0", 3, "model.a.keep_alive: with 0 the model would be unloaded"),
         ("model_sets = 5", 1, "model_sets: it must hold lists of models"),
         ("[model_sets]\na = 'b'", 2, "model_sets.a: it must be a list of names of models"),
         ("[model_sets]\n\na = ['b', 'c d']", 3, "model_sets.a: 'c d': it is no valid name of a model"),

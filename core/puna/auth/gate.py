@@ -30,7 +30,7 @@ class Gate:
         self.expose: frozenset[str] = frozenset(expose)
         """The groups of methods that the server offers; empty: all."""
         self.reachable = False
-        """True if other machines can reach the server. Callers without a key then see neither prompts nor mistakes."""
+        """True if other machines can reach the server. Some methods then refuse callers without a key."""
 
     @property
     def closed(self) -> bool:
