@@ -26,7 +26,7 @@ PUNA = Path(sys.executable).parent / "puna"
 MODELS = Path(__file__).parents[1] / "models"
 LOOP_SECONDS = "0.25"
 """Seconds of CPU that a turn of the event loop may take here: two busy cores double what it takes elsewhere."""
-READY = re.compile(r"REST on (https?://[^,\s]+), gRPC on (\S+)")
+READY = re.compile(r"REST on (https?://[^,\s]+), gRPC on ([^,\s]+)")
 
 
 def parents():

@@ -49,6 +49,7 @@ PANELS: Final[tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]] = (
             ),
         ),
     ),
+    ("KV cache in use", "percentunit", gauge("kv_cache_usage_perc")),
     ("Time to first token", "s", quantiles("time_to_first_token_seconds")),
     ("Inter-token latency", "s", quantiles("inter_token_latency_seconds")),
     ("Request latency", "s", quantiles("e2e_request_latency_seconds")),

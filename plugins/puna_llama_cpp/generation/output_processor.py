@@ -88,6 +88,7 @@ class OutputProcessor:
     def _sample(self, sequence: Sequence, entry: BatchEntry) -> None:
         """Sample the next token, and one more for each draft token that is accepted."""
         accepted = 0
+        sequence.drafted += len(entry.draft)
         # A draft token's row of logits is valid only if every token before it equals the sampled one.
         while not self._sample_one(sequence, entry.row + accepted):
             if accepted == len(entry.draft) or sequence.tokens[-1] != entry.draft[accepted]:
@@ -97,6 +98,7 @@ class OutputProcessor:
             if not _mask_ready(sequence):
                 break
             accepted += 1
+            sequence.accepted += 1
             sequence.evaluated += 1
         else:
             return  # the sequence is over

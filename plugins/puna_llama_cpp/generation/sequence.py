@@ -62,6 +62,10 @@ class Sequence:
         """
         self.chain: SamplerChain | None = None
         self.lookup = PromptLookup()
+        self.drafted = 0
+        """Draft tokens that were evaluated."""
+        self.accepted = 0
+        """How many of them were the tokens that were sampled then."""
         self.initially_cached = sys.maxsize
         """How many tokens were cached when the sequence arrived: where its evaluation would begin if it were alone."""
         self._text = TextAssembly(request.stop)
@@ -202,5 +206,7 @@ class Sequence:
             output_tokens=self._generated,
             prompt_eval_ns=max(first_token - self._started_ns + self.images.encoding_ns, 1),
             eval_ns=max(now - first_token, 1) if self._generated else 0,
+            draft_tokens=self.drafted,
+            accepted_draft_tokens=self.accepted,
             thinking_tokens=self.thinking.spent if self.thinking is not None else 0,
         )

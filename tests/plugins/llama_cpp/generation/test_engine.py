@@ -188,3 +188,9 @@ async def test_a_sequence_that_drafts_all_the_time_lets_others_in(load, write, m
         await anext(events)
         texts, _ = await asyncio.wait_for(write(model, "and", max_tokens=5), 10)
     assert texts
+
+
+async def test_the_finish_counts_drafts(load, write):
+    _, finish = await write(await load("scripted", context_length=4096), "b", max_tokens=200)
+    # The text repeats itself after forty words, and everything that is drafted then is right.
+    assert 100 < finish.accepted_draft_tokens <= finish.draft_tokens < 200

@@ -93,6 +93,7 @@ async def test_accepted_drafts_are_the_tokens_that_come_without_them(machine):
     machine.step(drafted, draft=[*expected[1:3], 277])  # the last one is wrong
     assert drafted.tokens[len(PROMPT) :] == expected
     assert drafted.pending == 1
+    assert (drafted.drafted, drafted.accepted) == (3, 2)
     assert machine.context.truncate(drafted.slot, drafted.evaluated) == drafted.evaluated
 
 
