@@ -40,7 +40,16 @@ def test_the_list_has_exactly_what_the_settings_read(tmp_path):
     assert asked - bounds == {each.name for each in VARIABLES} - ELSEWHERE.keys()
 
 
-NOT_IN_FILE = ["api_key", "backend_options", "docker_auth", "docker_config", "history", "limits", "secrets"]
+NOT_IN_FILE = [
+    "api_key",
+    "backend_options",
+    "docker_auth",
+    "docker_config",
+    "history",
+    "limits",
+    "model_settings",
+    "secrets",
+]
 
 
 def test_keys_of_the_file_are_read(tmp_path):
@@ -52,11 +61,15 @@ def test_keys_of_the_file_are_read(tmp_path):
         for each in VARIABLES
         if each.key
     }
+    # The values must differ from the defaults.
+    on = [each for each in VARIABLES if each.kind == "boolean" and each.default == "on"]
+    values |= {each.key: False for each in on}
     config.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items()))
     from_the_file = from_environment({}, config)
     # Each variable means the same in the file and in the environment.
     texts = {"list": "chat", "duration": "7s", "boolean": "1", "integer": "7", "address": "127.0.0.7:7"}
     environ = {each.name: texts.get(each.kind, values[each.key]) for each in VARIABLES if each.key}
+    environ |= {each.name: "0" for each in on}
     assert from_the_file == from_environment(environ, empty)
     untouched = from_environment({}, empty)
     same = [
