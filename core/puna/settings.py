@@ -82,7 +82,7 @@ class Settings:
     num_parallel: int = 0
     """Sequences of one model that run at once; 0: the backend decides."""
     max_loaded_models: int = 0
-    """Models that are loaded at once; 0: three."""
+    """Models that are loaded at once; 0: three for each machine."""
     max_queue: int = 512
     """Requests that may wait for anything: a load, a slot, or the calls of others."""
     no_prune: bool = False

@@ -92,6 +92,7 @@ def contract_on_nodes(cluster, **environment):
                     launchers[self._loop] = [0, node, launcher]
                 self._shared = launchers[self._loop]
                 self._shared[0] += 1
+                self.machines = 1
                 self.start, self.free_bytes = self._shared[2].start, self._shared[2].free_bytes
 
             async def aclose(self):

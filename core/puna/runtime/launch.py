@@ -134,6 +134,11 @@ class ModelLauncher:
             await asyncio.to_thread(self._backends.refresh)
             self._back_off.check(await asyncio.to_thread(attempt_of, requirements, self._backend(requirements)))
 
+    @property
+    def machines(self) -> int:
+        """Number of machines on which models may run."""
+        return self._launcher.machines
+
     def free_bytes(self) -> int:
         """Return the bytes of memory that a further model can take; 0 if that is not known."""
         return self._launcher.free_bytes()

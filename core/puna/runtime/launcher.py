@@ -123,6 +123,10 @@ class Endpoint:
 class Launcher(Protocol):
     """Starts hosts."""
 
+    @property
+    def machines(self) -> int:
+        """Number of machines on which hosts may run, each with memory of its own."""
+
     async def start(self, requirements: HostRequirements) -> Endpoint:
         """Start a host and wait until it listens. Raises HostFailedError, or LoadFailedError if there is no place."""
 

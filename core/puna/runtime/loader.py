@@ -28,6 +28,7 @@ from puna.settings import Settings
 log = logging.getLogger(__name__)
 
 DEFAULT_MAX_LOADED = 3
+"""Models that are loaded at once on each machine if no setting says otherwise."""
 MAX_FILE_SHARE = 0.8
 """The part of the free memory that a model's file may take; its KV cache and buffers come on top."""
 SMALLER_CONTEXTS = (32768, 4096)
@@ -166,7 +167,7 @@ class Loader:
 
     @property
     def _most(self) -> int:
-        return self._settings.max_loaded_models or DEFAULT_MAX_LOADED
+        return self._settings.max_loaded_models or DEFAULT_MAX_LOADED * self._launcher.machines
 
     async def _make_room(self, room_for: str, job: LoadJob[PooledModel]) -> None:
         """Evict a model for another one. If it is busy, wait until any model becomes idle or is removed."""

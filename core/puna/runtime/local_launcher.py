@@ -17,6 +17,11 @@ class LocalLauncher:
         """`next_socket` returns a new path for each host."""
         self._next_socket = next_socket
 
+    @property
+    def machines(self) -> int:
+        """1: hosts run on this machine."""
+        return 1
+
     async def start(self, requirements: HostRequirements) -> Endpoint:
         """Start a host process and wait until it listens. Raises HostFailedError."""
         socket = self._next_socket()

@@ -40,6 +40,11 @@ class StaticLauncher:
         self._nodes = nodes
         self._connecting = [asyncio.create_task(self._connect(each), context=without_request()) for each in nodes]
 
+    @property
+    def machines(self) -> int:
+        """Number of nodes, those that are down included."""
+        return len(self._nodes)
+
     async def start(self, requirements: HostRequirements) -> Endpoint:
         """Start a host and wait until it listens. A node that cannot be used is passed over.
 

@@ -42,6 +42,7 @@ class _Noting:
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self.address = ""
+        self.machines = launcher.machines
         self.free_bytes = launcher.free_bytes
         self.aclose = launcher.aclose
 

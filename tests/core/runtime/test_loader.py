@@ -30,6 +30,7 @@ class Launcher:
         self.contexts = []
         self.upstream = set()
         """Keys of models that take no memory here."""
+        self.machines = 1
         self.free = 0
         """Bytes of free memory; 0: unknown."""
 
@@ -119,6 +120,15 @@ async def test_a_large_file_evicts_an_idle_model_but_no_busy_one(models, heard):
     assert not busy.removed.is_set()
     assert heard == [events.ModelRemoved(model="idle", cause="evicted", evicted_for="large")]
     loader.release(busy, LeaseKind.SEQUENCE)
+
+
+async def test_each_machine_has_three_models_by_default(models):
+    launcher = Launcher()
+    launcher.machines = 2
+    loader = Loader(models, launcher, Settings())
+    for name in "abcdefg":
+        await loader.provide(need(name), Job())
+    assert len(models.all()) == 6
 
 
 async def test_without_room_a_context_that_nothing_set_shrinks(models, heard):

@@ -40,7 +40,7 @@ async def test_the_node_with_the_fewest_hosts_then_the_most_memory_is_taken():
     nodes = [Node(1, 900), Node(0, 100), Node(0, 200)]
     launcher = StaticLauncher(nodes)
     assert [nodes.index(await launcher.start(NEEDED)) for _ in range(4)] == [2, 1, 0, 2]
-    assert launcher.free_bytes() == 900
+    assert (launcher.machines, launcher.free_bytes()) == (3, 900)
     await launcher.aclose()
     assert all(each.closed for each in nodes)
 
