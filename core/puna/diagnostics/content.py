@@ -206,11 +206,11 @@ class Content:
         """Keep the text of an error. It may quote the request, so it is left out if no prompts are kept."""
         if text and self._policy.prompts:
             # Errors are short, and the budgets may be used up when one occurs.
-            redacted, count = self._policy.redaction.text(_encodable(text[:LONGEST_ERROR]))
-            self.redacted += count
-            self.error = redacted.encode()[: self._reserve(len(redacted.encode()))]
-            self.size += len(self.error)
-            self.truncated = self.truncated or len(text) > LONGEST_ERROR
+            raw = self._redacted(text, LONGEST_ERROR)
+            granted = self._reserve(min(len(raw), LONGEST_ERROR))
+            self.error = raw[:granted]
+            self.size += granted
+            self.truncated = self.truncated or granted < len(raw)
 
     def _without_ids(self, given: str | tuple[int, ...]) -> str:
         """Return a text, or token ids as text.
@@ -260,15 +260,23 @@ class Content:
     def _text(self, text: str, part: _Part) -> bytes:
         """Keep as much of the beginning of a text as fits."""
         left = max(self._left[part], 0)
-        redacted, count = self._policy.redaction.text(_encodable(text[: left + MARGIN]))
-        raw = redacted.encode()
+        raw = self._redacted(text, left)
         taken = raw[: self._charge(min(len(raw), left), part)]
-        if len(taken) < len(raw) or len(text) > left + MARGIN:
+        if len(taken) < len(raw):
             self.truncated = True
             # The cut may lie within a character.
             taken = taken.decode(errors="ignore").encode()
-        self.redacted += count
         return taken
+
+    def _redacted(self, text: str, most: int) -> bytes:
+        """Return the beginning of a text without passages to remove: about `most` bytes and up to MARGIN more."""
+        found, count = self._policy.redaction.text(_encodable(text[: most + MARGIN]))
+        self.redacted += count
+        if len(text) > most + MARGIN:
+            self.truncated = True
+            # A passage that the slice has cut is still there, and what was removed before it has moved it forward.
+            found = found[:-MARGIN]
+        return found.encode()
 
     def _has_room(self, part: _Part) -> bool:
         """Return whether the budget of a part has anything left; note it if not."""

@@ -130,36 +130,44 @@ class RequestRecords:
         self._records[record.number] = record
         _current.set(record)
 
+    def _running(self) -> Record | None:
+        """Return the record of the current task's request; None if it has none, or has ended.
+
+        A task that outlives its request keeps the context variable. What it did would be charged for good.
+        """
+        record = _current.get()
+        return record if record is not None and not record.end_ns else None
+
     def _on_read(self, read: events.RequestRead) -> None:
-        if (record := _current.get()) is not None:
+        if (record := self._running()) is not None:
             record.unrendered = cast("ReadRequest", read.request)
             record.content.add_request(record.unrendered, _hash_later)
 
     def _on_lease(self, _: events.ModelLeased) -> None:
-        if (record := _current.get()) is not None and not record.leased:
+        if (record := self._running()) is not None and not record.leased:
             record.leased = time.monotonic()
 
     def _on_sequence(self, began: events.SequenceBegan) -> None:
-        if (record := _current.get()) is not None:
+        if (record := self._running()) is not None:
             if not record.content.sequences and record.leased:
                 record.render_seconds = time.monotonic() - record.leased
             record.unrendered = None
             record.content.add_sequence(cast("SequenceRequest", began.request), began.choice)
 
     def _on_stage(self, ended: events.StageEnded) -> None:
-        if (record := _current.get()) is not None:
+        if (record := self._running()) is not None:
             record.stages = record.stages or {}
             seconds = (ended.end_ns - ended.start_ns) / 1e9
             record.stages[ended.stage] = max(record.stages.get(ended.stage, 0.0), seconds)
 
     def _on_answer(self, answer: events.AnswerEnded) -> None:
-        if (record := _current.get()) is not None:
+        if (record := self._running()) is not None:
             deltas = cast("tuple[Delta, ...]", answer.deltas)
             record.content.add_answer(deltas)
             record.tool_calls = sum(len(each.tool_calls) for each in deltas)
 
     def _on_end(self, ended: events.RequestEnded) -> None:
-        if (record := _current.get()) is None:
+        if (record := self._running()) is None:
             return
         _current.set(None)
         if record.unrendered is not None:

@@ -57,10 +57,24 @@ def test_the_bound_on_all_records_may_grant_less():
     assert found.size == OVERHEAD + LEAST + 10
 
 
-def test_a_secret_at_the_cut_is_removed_before_the_cut():
+@pytest.mark.parametrize("behind", [10, 9000])
+def test_a_secret_at_the_cut_is_removed_before_the_cut(behind):
     found = content(100 + LEAST, redaction=Redaction(["secret-[0-9]{9}"]))
-    found.add_sequence(SequenceRequest(prompt="." * 95 + "secret-123456789" + "." * 9000), 0)
-    assert found.sequences[0].prompt == b"." * 95 + b"[reda"
+    found.add_sequence(SequenceRequest(prompt="." * 95 + "secret-123456789" + "." * behind), 0)
+    (sequence,) = found.sequences
+    assert sequence.prompt.startswith(b"." * 90)
+    assert b"s" not in sequence.prompt
+    assert found.truncated
+
+
+def test_what_was_removed_moves_no_part_of_a_secret_into_the_text():
+    secrets = Redaction(["secret-[0-9]{90}"])
+    found = content(1000, redaction=secrets)
+    found.add_sequence(SequenceRequest(prompt="secret-" + ("1" * 90 + ", secret-") * 1000), 0)
+    assert found.sequences[0].prompt.replace(b"[redacted], ", b"") in b"[redacted], "
+    found.add_error(("secret-" + "1" * 90) * 1000)
+    assert found.error.replace(b"[redacted]", b"") == b""
+    assert found.truncated
 
 
 def test_json_is_kept_as_a_whole_or_not_at_all():

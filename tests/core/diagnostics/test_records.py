@@ -7,6 +7,7 @@ from puna.backend import SequenceRequest
 from puna.diagnostics.content import OVERHEAD, Policy
 from puna.diagnostics.records import RequestRecords
 from puna.serving.activity import Activity
+from puna.serving.answers import Delta
 
 
 @pytest.fixture
@@ -101,6 +102,26 @@ async def test_refused_calls_take_a_quarter_of_the_places(activity, keep):
     assert len(records.all()) == 8
     refuse("ListRequests", "puna.v1.ServerService")
     assert len(records.all()) == 8
+
+
+async def test_a_task_that_outlives_its_request_adds_nothing(activity, keep):
+    records = keep()
+    leave = asyncio.Event()
+
+    async def late():
+        await leave.wait()
+        events.publish(events.SequenceBegan(SequenceRequest(prompt="late"), 0))
+        events.publish(events.AnswerEnded((Delta(text="late"),)))
+
+    async def run():
+        with activity.entered("m", "Chat"):
+            return asyncio.create_task(late())
+
+    task = await asyncio.create_task(run())
+    leave.set()
+    await task
+    (record,) = records.all()
+    assert (record.content.sequences, record.content.answers) == ([], [])
 
 
 async def test_nothing_is_kept_after_the_end(activity):
