@@ -86,7 +86,7 @@ test-libraries: .venv/.installed ## the client libraries that people use
 test-packaging: .venv/.installed ## what the distributions hold, and Puna without extras
 	$(PYTEST) tests/packaging
 
-.PHONY: test-clients test-real test-plugins test-apps test-dashboard test-shells test-deploy test-mutants test-hosts test-nodes test-traces test-newest
+.PHONY: test-clients test-real test-plugins test-apps test-dashboard test-shells test-deploy test-mutants test-hosts test-nodes test-traces test-monitoring test-newest
 test-clients: .venv/.installed ## gRPC clients in five languages, and buf (tests/clients/README.md); one of them: make test-clients CLIENT=go
 	PUNA_CLIENTS=1 $(PYTEST) --durations=0 --durations-min=1 tests/clients/test_$(or $(CLIENT),*).py
 
@@ -119,6 +119,9 @@ test-nodes: .venv/.installed ## models on other machines: the contract of backen
 
 test-traces: .venv/.installed ## traces from a client in Go to the model's host, in an OpenTelemetry Collector; a minute
 	PUNA_COLLECTOR=1 $(PYTEST) tests/traces
+
+test-monitoring: .venv/.installed ## Debian's Prometheus scrapes a busy server and answers every query of the Grafana board; half a minute
+	PUNA_MONITORING=1 $(PYTEST) tests/monitoring
 
 # The lock holds older versions. llama.cpp is taken from .venv, so that it is not compiled twice, and so are the kernels.
 test-newest: .venv/.installed ## the tests near the libraries, on the newest versions that pip resolves
