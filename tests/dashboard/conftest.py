@@ -98,8 +98,9 @@ def running(folder, **environment):
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """A server without keys."""
-    with running(tmp_path_factory.mktemp("home"), OLLAMA_NUM_PARALLEL="1") as server:
+    """A server without keys, which runs one request and has one model loaded at a time."""
+    one = {"OLLAMA_NUM_PARALLEL": "1", "OLLAMA_MAX_LOADED_MODELS": "1"}
+    with running(tmp_path_factory.mktemp("home"), **one) as server:
         yield server
 
 

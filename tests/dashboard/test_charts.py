@@ -5,6 +5,7 @@ import signal
 from playwright.sync_api import expect
 from tests.dashboard.conftest import running, shot
 from tests.dashboard.test_queue import Requests
+from tests.e2e.server import serving
 
 ASK = {"model": "llamita", "prompt": "What is 3 + 4?", "stream": False}
 
@@ -51,7 +52,20 @@ def test_running_requests_count_before_they_end(looker, server):
         asked.join()
 
 
-def test_a_host_that_is_killed_while_one_looks(looker, tmp_path, accessible):
+def test_an_eviction_is_shown_with_its_reason(looker, server):
+    page = looker.open(server, "charts")
+    events = page.get_by_role("region", name="Events, newest first")
+    for model in ("llamita", "scripted"):
+        server.json("/api/generate", {"model": model, "stream": False})
+    expect(events.get_by_role("row", name="llamita evicted to make room for scripted").first).to_be_visible()
+    expect(events.get_by_role("row", name=re.compile("scripted loaded by llama_cpp in")).first).to_be_visible()
+    removed = page.get_by_role("region", name="Models that are no longer loaded")
+    expect(removed.get_by_role("row", name="llamita evicted to make room for another model")).to_be_visible()
+    shot(page, "charts-eviction")
+
+
+def test_a_host_that_is_killed_and_a_server_that_restarts_while_one_looks(looker, tmp_path, accessible):
+    looker.refused = True
     with running(tmp_path) as server:
         charts = looker.open(server, "charts")
         models = looker.open(server, "models")
@@ -65,21 +79,19 @@ def test_a_host_that_is_killed_while_one_looks(looker, tmp_path, accessible):
         removed = charts.get_by_role("region", name="Models that are no longer loaded")
         expect(removed.get_by_role("row", name="llamita")).to_contain_text("its host died")
         expect(charts.locator("#announcements")).to_contain_text("llamita: its host died: SIGKILL")
+        event = charts.get_by_role("region", name="Events, newest first").get_by_role(
+            "row", name="its host died: SIGKILL"
+        )
+        expect(event).to_contain_text("llamita")
         expect(models.get_by_text("No model is loaded.")).to_be_visible()
         accessible(charts)
         shot(charts, "charts-host-killed")
         # The model is loaded again by the next request.
         server.json("/api/generate", ASK)
         expect(models.get_by_role("button", name="Unload llamita", exact=True)).to_be_visible()
-
-
-def test_a_server_that_ends_and_comes_back_while_one_looks(looker, tmp_path):
-    looker.refused = True
-    with running(tmp_path) as server:
-        page = looker.open(server, "models")
-        expect(page.get_by_role("button", name="Load llamita", exact=True)).to_be_visible()
-    expect(page.get_by_role("alert").filter(has_text="The server does not answer.")).to_be_visible()
-    shot(page, "models-server-gone")
-    address = server.url.removeprefix("http://")
-    with running(tmp_path, OLLAMA_HOST=address):
-        expect(page.get_by_role("alert").filter(has_text="The server does not answer.")).to_have_count(0)
+    gone = models.get_by_role("alert").filter(has_text="The server does not answer.")
+    expect(gone).to_be_visible()
+    shot(models, "models-server-gone")
+    with serving(tmp_path / "models", OLLAMA_HOST=server.url.removeprefix("http://")):
+        expect(gone).to_have_count(0)
+        expect(models.get_by_text("No model is loaded.")).to_be_visible()

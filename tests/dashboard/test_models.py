@@ -181,5 +181,5 @@ def test_a_pull_that_fails_says_why(looker, server, registry):
     page.get_by_label("Name").fill(f"{registry.address}/library/some:other")
     page.get_by_label("Without TLS").check()
     page.get_by_role("button", name="Pull", exact=True).click()
-    expect(page.locator(".pull .error")).not_to_be_empty()
+    expect(page.locator(".pull .error")).to_have_text("The registry has no model of this name.")
     shot(page, "models-pull-failed")

@@ -154,7 +154,9 @@ function memory({ sizeBytes, vramBytes }) {
   return Number(vramBytes) ? `${bytes(sizeBytes)}, ${bytes(vramBytes)} of it GPU` : bytes(sizeBytes);
 }
 
-function unloadsIn({ expireTime }) {
+function unloadsIn({ expireTime, pinned }) {
+  // A setting of the server pins models; the API does not change it.
+  if (pinned) return "never, it is pinned";
   const left = (Date.parse(expireTime) - Date.now()) / 1000;
   return left > FOREVER ? "never" : seconds(Math.max(left, 0));
 }

@@ -33,7 +33,7 @@ class Pull extends EventTarget {
         model = step.model ?? model;
       }
     } catch (error) {
-      this.failure = this.#abort.signal.aborted ? "cancelled; a later pull goes on from here" : explain(error);
+      this.failure = this.#abort.signal.aborted ? "cancelled; a later pull goes on from here" : reason(error);
     }
     this.ended = true;
     this.#change();
@@ -148,6 +148,11 @@ function row(pull, { signal, onRemove }) {
   pull.addEventListener("change", show, { signal });
   show();
   return node;
+}
+
+/** Return why a pull failed. A registry's own words for a name that it does not have help nobody. */
+function reason(error) {
+  return error.reason === "REMOTE_MODEL_NOT_FOUND" ? "The registry has no model of this name." : explain(error);
 }
 
 function describe(pull) {
