@@ -66,12 +66,14 @@ def test_an_eviction_is_shown_with_its_reason(looker, server):
 
 def test_a_host_that_is_killed_and_a_server_that_restarts_while_one_looks(looker, tmp_path, accessible):
     looker.refused = True
-    with running(tmp_path) as server:
+    (tmp_path / "config.toml").write_text("[model.llamita]\npin = true\n")
+    with running(tmp_path, PUNA_CONFIG=str(tmp_path / "config.toml")) as server:
         charts = looker.open(server, "charts")
         models = looker.open(server, "models")
         expect(charts.get_by_role("img", name=re.compile("^Output tokens per second:"))).to_be_visible()
         models.get_by_role("button", name="Load llamita", exact=True).click()
         expect(models.get_by_role("button", name="Unload llamita", exact=True)).to_be_visible()
+        expect(models.get_by_text("never, it is pinned")).to_be_visible()
         [host] = server.hosts()
         os.kill(host, signal.SIGKILL)
         row = charts.get_by_role("region", name="Hosts that died").get_by_role("row", name="llamita")

@@ -99,8 +99,11 @@ class Entry:
         if progress.phase != "loading":
             self.queue_position = progress.position if progress.phase == "queued" else 0
             self.arrival_position = self.arrival_position or self.queue_position
-        waits = self.queue_position if progress.phase == "queued" else progress.fraction < 1.0
-        self.phase = progress.phase if waits else "prefill"
+        if progress.phase == "loading" and progress.fraction < 1.0:
+            self.phase = "loading"
+        else:
+            # The end of a load is told to those too that wait for a slot of the model.
+            self.phase = "queued" if self.queue_position else "prefill"
 
     def on_prefill(self, progress: Progress) -> None:
         """Keep the number of prompt tokens. `progress` is an event of the answer itself."""

@@ -89,9 +89,11 @@ async def test_only_a_queued_request_has_a_position(activity):
     assert entry.queue_position == 3
     # All that wait for a load are told of it, and keep their order.
     entry.on_progress(Progress(phase="loading", fraction=0.5))
-    assert entry.queue_position == 3
+    assert (entry.queue_position, entry.phase) == (3, "loading")
+    entry.on_progress(Progress(phase="loading", fraction=1.0))
+    assert (entry.queue_position, entry.phase) == (3, "queued")
     entry.on_progress(Progress(phase="queued", position=0))
-    assert entry.queue_position == 0
+    assert (entry.queue_position, entry.phase) == (0, "prefill")
     task.cancel()
 
 
