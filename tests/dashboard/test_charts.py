@@ -66,8 +66,10 @@ def test_an_eviction_is_shown_with_its_reason(looker, server):
 
 def test_a_host_that_is_killed_and_a_server_that_restarts_while_one_looks(looker, tmp_path, accessible):
     looker.refused = True
-    (tmp_path / "config.toml").write_text("[model.llamita]\npin = true\n")
-    with running(tmp_path, PUNA_CONFIG=str(tmp_path / "config.toml")) as server:
+    config = tmp_path / "config/puna/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("[model.llamita]\npin = true\n")
+    with running(tmp_path, XDG_CONFIG_HOME=str(tmp_path / "config")) as server:
         charts = looker.open(server, "charts")
         models = looker.open(server, "models")
         expect(charts.get_by_role("img", name=re.compile("^Output tokens per second:"))).to_be_visible()
