@@ -72,7 +72,7 @@ def rates(before: Snapshot, after: Snapshot) -> dict[str, float]:
 
 def render(found: Snapshot, speeds: Mapping[str, float], now: float) -> Group:
     """Return the two tables. `now` is in seconds since 1970."""
-    models = _table("MODEL", "BACKEND", "SIZE", "RUN", "WAIT", "TOKENS/S", "UNTIL")
+    models = _table("MODEL", "BACKEND", "SIZE", "RUN", "WAIT", "KV", "TOKENS/S", "UNTIL")
     for each in found.models:
         name = _name(each.model.name)
         models.add_row(
@@ -80,6 +80,7 @@ def render(found: Snapshot, speeds: Mapping[str, float], now: float) -> Group:
             human_bytes(each.size_bytes) if each.size_bytes else "-",
             str(each.active_requests),
             str(each.queued_requests),
+            _cache(each),
             f"{speeds.get(name, 0):.1f}",
             relative_time(max(each.expire_time.ToNanoseconds() / 1e9 - now, 0.0)),
         )
@@ -90,6 +91,12 @@ def render(found: Snapshot, speeds: Mapping[str, float], now: float) -> Group:
     summary = f"{len(found.models)} models, {running} requests run, {len(found.requests) - running} wait"
     waiting = f", {found.pending} of them for a model" if found.pending else ""
     return Group(Text(f"{summary}{waiting}, {sum(speeds.values()):.1f} tokens/s"), Text(), models, Text(), requests)
+
+
+def _cache(model: models_pb2.LoadedModel) -> str:
+    """Return how full the KV cache is; "-" if the backend does not tell."""
+    cache = model.kv_cache
+    return f"{cache.active_tokens / cache.total_tokens:.0%}" if cache.total_tokens else "-"
 
 
 def request_row(request: server_pb2.RequestInfo, now: float) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ def test_looks_at_the_same_time_do_not_divide_by_zero():
 def test_tables_show_models_and_requests_within_eighty_columns():
     model = models_pb2.LoadedModel(backend="llama_cpp", size_bytes=744_000_000, active_requests=1, queued_requests=2)
     model.model.name = "m:latest"
+    model.kv_cache.total_tokens, model.kv_cache.active_tokens, model.kv_cache.cached_tokens = 8192, 1024, 4000
     model.expire_time.FromNanoseconds(int((NOW + 299) * 1e9))
     waiting = request("r2", 0, phase=server_pb2.REQUEST_PHASE_QUEUED, place=1)
     found = Snapshot(0.0, [model], [request("r1", 7), waiting], pending=1)
@@ -41,7 +42,7 @@ def test_tables_show_models_and_requests_within_eighty_columns():
     Console(file=out, width=80).print(render(found, {"m": 12.34}, NOW))
     lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
     assert lines[0] == "1 models, 1 requests run, 1 wait, 1 of them for a model, 12.3 tokens/s"
-    assert "m llama_cpp 744 MB 1 2 12.3 4 minutes from now" in lines
+    assert "m llama_cpp 744 MB 1 2 12% 12.3 4 minutes from now" in lines
     assert "r1 m StreamChat decode - 7 2.5" in lines
     assert "r2 m StreamChat queued 1 0 2.5" in lines
 
