@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from puna import formats
 from puna.atomic_files import sync_folder
 from puna.model_name import ModelName
 from puna.models.layout import manifest as manifests
@@ -36,6 +37,7 @@ class ManifestFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._marker = formats.store_marker(folder.parent)
         # Two writers of one name would otherwise both return the digests of the same replaced manifest, and neither
         # those of the other.
         self._writing = threading.RLock()
@@ -80,8 +82,10 @@ class ManifestFolder:
     def replace(self, name: ModelName, data: bytes) -> frozenset[str]:
         """Write a manifest atomically and durably. Return the digests of the manifest that it replaces.
 
-        The caller holds shared locks on the blobs that the new manifest names.
+        The caller holds shared locks on the blobs that the new manifest names. Raises OSError, and NewerFormatError if
+        a newer version of Puna wrote the store.
         """
+        self._marker.check()
         target = self.path(name)
         with self._writing:
             before = self.read(name)
@@ -103,7 +107,11 @@ class ManifestFolder:
         return before.digests if before is not None else frozenset()
 
     def remove(self, name: ModelName) -> None:
-        """Remove a manifest and the folders that it leaves empty. Raises OSError if there is none."""
+        """Remove a manifest and the folders that it leaves empty.
+
+        Raises OSError if there is none, and NewerFormatError if a newer version of Puna wrote the store.
+        """
+        self._marker.check()
         self.path(name).unlink()
         prune.remove_empty_folders(self.folder)
 

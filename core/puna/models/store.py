@@ -213,7 +213,6 @@ class ModelStore:
 
     def delete(self, name: ModelName) -> None:
         """Remove a name, and the blobs that no other name uses. Raises LookupError if there is no such model."""
-        self.blobs.check_format()
         resolved = self.resolve(name)
         # Read before the removal: afterwards nothing says which blobs the model had.
         manifest = self.manifests.read(resolved)

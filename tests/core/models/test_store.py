@@ -245,6 +245,7 @@ def changes(store):
         "delete": lambda: store.delete(name("m")),
         "add": lambda: store.blobs.add(b"new"),
         "lock": lock,
+        "replace": lambda: store.manifests.replace(name("m"), b"{}"),
         "remove": lambda: store.blobs.remove([path.name for path in store.blobs.files()], frozenset),
         "check": store.check,
         "repair": lambda: list(doctor.examine(store, repair=True)),
@@ -258,7 +259,7 @@ def age(store):
         os.utime(path, (0, 0), follow_symlinks=False)
 
 
-@pytest.mark.parametrize("change", ["copy", "delete", "add", "lock", "remove", "check", "repair", "demo"])
+@pytest.mark.parametrize("change", ["copy", "delete", "add", "lock", "replace", "remove", "check", "repair", "demo"])
 def test_a_store_of_a_newer_version_is_refused_and_stays_as_it_is(workshop, change):
     workshop.create_plain("m")
     store = workshop.store
@@ -275,6 +276,22 @@ def test_a_store_of_a_newer_version_is_refused_and_stays_as_it_is(workshop, chan
     assert planted.contents(store.root) == before
     # What reads alone still works: a server that runs goes on.
     assert names(store) == ["m:latest"]
+
+
+def test_a_store_that_becomes_newer_during_a_change_is_changed_no_more(workshop):
+    workshop.create_plain("m")
+    store = workshop.store
+    (blob, *_) = store.blobs.files()
+    store.blobs.stat_fingerprints.write(blob)
+    with store.blobs.hold_shared_locks(), store.blobs.writer() as writer:
+        planted.mark(store.root / ".puna/format.json")
+        before = planted.contents(store.root / ".puna")
+        with pytest.raises(NewerFormatError):
+            writer.commit()
+        os.utime(blob)
+        store.blobs.stat_fingerprints.renew(blob)
+        store.blobs.stat_fingerprints.remove(blob)
+    assert planted.contents(store.root / ".puna") == before
 
 
 def test_the_first_change_marks_a_store_and_reading_does_not(workshop):

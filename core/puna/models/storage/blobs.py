@@ -109,7 +109,7 @@ class BlobStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.stat_fingerprints = StatFingerprints(folder.parent / PRIVATE / "seals")
+        self.stat_fingerprints = StatFingerprints(folder.parent / PRIVATE / "seals", self.check_format)
         self._locks = folder.parent / PRIVATE / "lock"
         self._marker = formats.store_marker(folder.parent)
         self._lock = threading.RLock()
@@ -173,8 +173,10 @@ class BlobStore:
     def store_written(self, file: BinaryIO, path: Path, digest: str) -> bool:
         """Rename a complete temporary file to its digest. Return whether the blob is new.
 
-        A blob that exists and may be damaged is replaced.
+        A blob that exists and may be damaged is replaced. Raises what `check_format` raises.
         """
+        # Again, since the file may have taken hours to write.
+        self.check_format()
         target = self.path(digest)
         # Touched before it is checked, so that no other server prunes the blob in between.
         is_there = self._touch(target)

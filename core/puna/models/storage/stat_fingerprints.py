@@ -16,7 +16,7 @@ unreadable one costs one reading of the blob.
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
@@ -83,8 +83,10 @@ _FIELDS: Final = frozenset(each.name for each in fields(StatFingerprint))
 class StatFingerprints:
     """The fingerprints of one store's blobs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, check_format: Callable[[], object] = lambda: None) -> None:
+        """`check_format` raises OSError if a newer version of Puna wrote the store. It is called before each change."""
         self.folder = folder
+        self._check_format = check_format
 
     def read(self, blob: Path) -> StatFingerprint | None:
         """Return a blob's fingerprint; None if it has none, or if another file has since taken the blob's place."""
@@ -139,6 +141,7 @@ class StatFingerprints:
                 self.write(blob)
 
     def _write(self, blob: Path, fingerprint: StatFingerprint) -> None:
+        self._check_format()
         target = self.folder / blob.name
         content: Mapping[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):
@@ -170,6 +173,7 @@ class StatFingerprints:
     def remove(self, blob: Path) -> None:
         """Remove a fingerprint. A missing one is ignored."""
         with contextlib.suppress(OSError):
+            self._check_format()
             (self.folder / blob.name).unlink()
 
     def remove_orphans(self, blobs: Path) -> None:

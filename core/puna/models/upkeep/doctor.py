@@ -244,8 +244,11 @@ class _Examination:
         try:
             text = look.result()
         except OSError as error:
+            models = self._using(name)
+            if isinstance(error, FileNotFoundError) and not models:
+                return  # it was removed meanwhile
             text = f"{path}: {error.strerror}"
-            yield Finding(kind=Kind.UNREADABLE, path=str(path), text=text, digest=digest, models=self._using(name))
+            yield Finding(kind=Kind.UNREADABLE, path=str(path), text=text, digest=digest, models=models)
             return
         if not text:
             return

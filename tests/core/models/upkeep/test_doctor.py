@@ -176,6 +176,19 @@ def test_models_that_come_and_go_meanwhile_are_no_faults(workshop, stocked):
     assert [each for each in (first, *seen) if isinstance(each, Finding)] == []
 
 
+def test_a_blob_that_is_removed_before_it_is_read_is_no_fault(stocked, monkeypatch):
+    def late(blobs, name, *arguments, **how):
+        for each in stocked.names():
+            stocked.delete(each)
+        # As between the look at the file and its opening.
+        return str((blobs.folder / name).open("rb").close() or "")
+
+    monkeypatch.setattr(doctor, "_READERS", 1)
+    monkeypatch.setattr(doctor, "find_damage", late)
+    findings, report = look(stocked)
+    assert (findings, report.faults) == ([], 0)
+
+
 def test_what_cannot_be_repaired_is_told(stocked, monkeypatch):
     find_damage(model_blob(stocked))
 
