@@ -46,6 +46,11 @@ def test_running_requests_count_before_they_end(looker, server):
         expect(page.get_by_role("img", name=re.compile("^Requests: Running 1"))).to_be_visible()
         rate = re.compile("^Output tokens per second: [1-9]")
         expect(page.get_by_role("img", name=rate)).to_be_visible()
+        expect(page.get_by_role("img", name=re.compile(r"^KV cache use: [\d.]+ %; highest [1-9]"))).to_be_visible()
+        page.get_by_role("link", name="Models").click()
+        expect(
+            page.get_by_role("region", name="Loaded models").get_by_role("cell", name=re.compile("[1-9].* %"))
+        ).to_be_visible()
     finally:
         page.get_by_role("link", name="Queue").click()
         page.get_by_role("button", name="Cancel request").first.click()

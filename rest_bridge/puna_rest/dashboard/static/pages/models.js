@@ -4,7 +4,7 @@ import { explain } from "../api.js";
 import { actionButton, ask, h, panel, setText } from "../dom.js";
 import { LiveTable } from "../live_table.js";
 import { poll } from "../poll.js";
-import { ago, bytes, count, modelName, seconds } from "../text.js";
+import { ago, bytes, count, modelName, percent, seconds } from "../text.js";
 import { pullPanel } from "./pulls.js";
 
 export const title = "Models";
@@ -73,6 +73,7 @@ class ModelsPage {
       { title: "Backend", text: (each) => each.backend },
       { title: "Memory", number: true, text: memory },
       { title: "Context", number: true, text: (each) => (each.contextLength ? count(each.contextLength) : "–") },
+      { title: "KV cache", number: true, text: cacheUse },
       { title: "Running", number: true, text: (each) => count(each.activeRequests) },
       { title: "Waiting", number: true, text: (each) => count(each.queuedRequests) },
       { title: "Unloads in", text: unloadsIn },
@@ -152,6 +153,12 @@ class ModelsPage {
 
 function memory({ sizeBytes, vramBytes }) {
   return Number(vramBytes) ? `${bytes(sizeBytes)}, ${bytes(vramBytes)} of it GPU` : bytes(sizeBytes);
+}
+
+/** Return how full the KV cache is with the tokens of running requests; "–" if the backend does not tell. */
+function cacheUse({ kvCache }) {
+  const total = Number(kvCache?.totalTokens ?? 0);
+  return total ? percent(Number(kvCache.activeTokens ?? 0) / total) : "–";
 }
 
 function unloadsIn({ expireTime, pinned }) {
