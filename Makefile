@@ -99,7 +99,7 @@ test-plugins: .venv/.installed ## plugins in environments of their own, with pac
 test-apps: .venv/.installed ## programs that people use (tests/apps/README.md); one of them: make test-apps APP=codex
 	PUNA_APPS=1 $(PYTEST) --durations=0 --durations-min=1 $(if $(APP),tests/apps/test_$(APP).py,tests/apps)
 
-test-dashboard: .venv/.installed ## the dashboard in Debian's Chromium, with pictures in build/dashboard; a minute
+test-dashboard: .venv/.installed ## the dashboard in Debian's Chromium, with pictures in build/dashboard; a minute and a half
 	PUNA_BROWSER=1 $(PYTEST) --durations=0 --durations-min=1 tests/dashboard
 
 test-shells: .venv/.installed ## the Tab key in bash, zsh and fish, and terminals of several kinds
