@@ -57,7 +57,9 @@ def test_requests_are_listed_and_found(looker, recorder, accessible):
 def test_a_request_is_shown_with_its_prompt_as_rendered_its_answer_and_its_durations(looker, recorder, accessible):
     chat(recorder, "What is 3 + 4?", think=True)
     page = looker.open(recorder, "requests")
-    page.locator("tbody tr").nth(0).get_by_role("link").press("Enter")
+    link = page.locator("tbody tr").nth(0).get_by_role("link")
+    link.press("Enter")
+    expect(page.get_by_role("heading", name="Request", level=2)).to_be_focused()
     expect(page.get_by_role("group", name="Prompt, as the model got it")).to_have_text(
         "<|user|>What is 3 + 4?<|think|><|assistant|>"
     )
@@ -71,7 +73,7 @@ def test_a_request_is_shown_with_its_prompt_as_rendered_its_answer_and_its_durat
     accessible(page)
     shot(page, "request")
     page.get_by_role("link", name="All requests").press("Enter")
-    expect(page.locator("tbody tr").nth(0)).to_be_visible()
+    expect(link).to_be_focused()
 
 
 def test_a_tool_call_and_a_failure_are_shown(looker, recorder):

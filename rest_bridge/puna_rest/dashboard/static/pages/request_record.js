@@ -37,7 +37,10 @@ export function mountRecord(root, { api, signal, announce }, number) {
     const answer = await api.call("puna.v1.DiagnosticsService/GetRequestRecord", { number }, { signal });
     record = answer.record;
     const { content = {} } = record;
-    section.hidden = false;
+    if (section.hidden) {
+      section.hidden = false;
+      section.querySelector("h2").focus();
+    }
     if (!isRunning(record) && document.activeElement === button) back.focus();
     log.href = `#/log/${encodeURIComponent(record.requestId)}`;
     button.hidden = !isRunning(record);

@@ -14,10 +14,15 @@ const EVERY = 2000;
 const MOST = 200;
 const OUTCOMES = ["running", "succeeded", "failed", "cancelled", "refused"];
 
+/** Number of the request that was shown last. Its link gets the focus when the user comes back to the list. */
+let opened = "";
+
 /** Show the page. */
 export function mount(root, frame) {
-  if (frame.params[0]) mountRecord(root, frame, frame.params[0]);
+  const [number] = frame.params;
+  if (number) mountRecord(root, frame, number);
   else mountList(root, frame);
+  opened = number ?? "";
 }
 
 function mountList(root, { api, signal, announce }) {
@@ -29,6 +34,7 @@ function mountList(root, { api, signal, announce }) {
     { onchange: () => refresh() });
   const text = h("input", { type: "search", placeholder: "id, key, reason", oninput: () => draw() });
   const buttons = new Map();
+  const last = opened;
   let records = [];
   let more = false;
 
@@ -73,8 +79,10 @@ function mountList(root, { api, signal, announce }) {
     if (mine !== asked) return;
     records = page.records ?? [];
     more = Boolean(page.nextPageToken);
+    const isFirst = section.hidden;
     section.hidden = false;
     draw();
+    if (isFirst && last) section.querySelector(`a[href="#/requests/${CSS.escape(last)}"]`)?.focus();
   };
   const section = panel("Requests",
     h("div", { class: "toolbar" }, field("Model", model), field("State", outcome), field("Search", text)), summary, table.node);
