@@ -85,17 +85,25 @@ class Node:
         """Number of hosts that run on the node."""
         return len(self._link.hosts) if self._link is not None else 0
 
+    @property
+    def connected(self) -> bool:
+        """Whether this core holds the node's lease."""
+        return self._link is not None and not self._link.lost
+
     async def connect(self) -> None:
         """Take the node's lease, if this core does not hold it. Raises NodeError."""
-        await self._linked()
+        async with self._linking:
+            if not self.connected:
+                self._link = await self._take()
 
     async def start(self, requirements: HostRequirements) -> Endpoint:
-        """Start a host and wait until it listens.
+        """Start a host and wait until it listens. The node must have been connected.
 
-        Raises NodeError if the node cannot be reached or lacks the backend, and HostFailedError if the host does not
-        start.
+        Raises NodeError if the node is gone or lacks the backend, and HostFailedError if the host does not start.
         """
-        link = await self._linked()
+        link = self._link
+        if link is None or link.lost:
+            raise NodeError(link.lost if link is not None else f"{self.address} is not connected")
         # The id is known once the host has started, and it cannot be stopped earlier than that.
         host_id = ""
 
@@ -198,14 +206,8 @@ class Node:
         path = next(iter(names.values())) if len(names) == 1 else placed.folder
         return replace(spec, files=names, folder=placed.folder, path=path)
 
-    async def _linked(self) -> _Link:
-        """Return the link to the node, taking its lease first if needed. Raises NodeError."""
-        async with self._linking:
-            if self._link is None or self._link.lost:
-                self._link = await self._take()
-            return self._link
-
     async def _take(self) -> _Link:
+        """Take the lease. Raises NodeError."""
         tunnels = Tunnels(self.address, self._context)
         # The reason why a node refuses a connection is known here; gRPC would hide it.
         await tunnels.check()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from puna.blocking import retrieve_exception
 from puna.process.cluster_tls import core_context, default_folder
 from puna.request_log import without_request
 from puna.runtime.errors import NodeError
@@ -33,12 +34,18 @@ def static_launcher(settings: Settings, next_socket: Callable[[], Path]) -> "Sta
 
 
 class StaticLauncher:
-    """Starts each host on the node that runs the fewest, and of these on the one with the most free memory."""
+    """Starts each host on the node that runs the fewest, and of these on the one with the most free memory.
+
+    Nodes that are not connected are connected all at once, so that a start takes no longer when many are down. A node
+    that is lost meanwhile is not connected again by the same start.
+    """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         """Connect to the nodes in the background, so that the operator reads at once which one is missing."""
         self._nodes = nodes
-        self._connecting = [asyncio.create_task(self._connect(each), context=without_request()) for each in nodes]
+        self._connecting: dict[Node, asyncio.Task[None]] = {}
+        for task in map(self._connect, nodes):
+            task.add_done_callback(_log_failure)
 
     @property
     def machines(self) -> int:
@@ -50,13 +57,25 @@ class StaticLauncher:
 
         Raises NodeError if no node can be used, and HostFailedError if the host does not start.
         """
-        reasons = []
-        for node in sorted(self._nodes, key=lambda each: (each.hosts, -each.free_bytes)):
-            try:
-                return await node.start(requirements)
-            except NodeError as error:
-                reasons.append(str(error))
-        raise NodeError(f"no node can run the model: {'; '.join(reasons)}")
+        reasons: dict[Node, str] = {}
+        missing = {self._connect(each): each for each in self._nodes if not each.connected}
+        usable = [each for each in self._nodes if each not in missing.values()]
+        while usable or missing:
+            for node in sorted(usable, key=lambda each: (each.hosts, -each.free_bytes)):
+                try:
+                    return await node.start(requirements)
+                except NodeError as error:
+                    reasons[node] = str(error)
+            usable = []
+            if missing:
+                connected, _ = await asyncio.wait(missing, return_when=asyncio.FIRST_COMPLETED)
+                for task in connected:
+                    node = missing.pop(task)
+                    if task.cancelled() or (failure := task.exception()) is None:
+                        usable.append(node)
+                    else:
+                        reasons[node] = str(failure)
+        raise NodeError(f"no node can run the model: {'; '.join(reasons[each] for each in self._nodes)}")
 
     def free_bytes(self) -> int:
         """Return the free memory of the node that has the most."""
@@ -64,13 +83,23 @@ class StaticLauncher:
 
     async def aclose(self) -> None:
         """Give back the leases of all nodes."""
-        for each in self._connecting:
+        tasks = list(self._connecting.values())
+        for each in tasks:
             each.cancel()
-        await asyncio.gather(*self._connecting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(each.aclose() for each in self._nodes))
 
-    async def _connect(self, node: Node) -> None:
-        try:
-            await node.connect()
-        except NodeError as error:
-            log.warning("%s", error)
+    def _connect(self, node: Node) -> "asyncio.Task[None]":
+        """Return the task that connects to a node, which goes on if the request that needs it is given up."""
+        task = self._connecting.get(node)
+        if task is None:
+            task = asyncio.create_task(node.connect(), context=without_request())
+            self._connecting[node] = task
+            task.add_done_callback(retrieve_exception)
+            task.add_done_callback(lambda _: self._connecting.pop(node, None))
+        return task
+
+
+def _log_failure(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("%s", error)

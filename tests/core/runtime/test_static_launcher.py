@@ -1,5 +1,6 @@
 """The choice of a node, and the settings of the launcher. tests/core/node has nodes that run."""
 
+import asyncio
 import errno
 
 import pytest
@@ -18,13 +19,15 @@ NEEDED = HostRequirements(backend=Plugin(name="b"), label="m", ready_seconds=1.0
 class Node:
     """Notes the hosts that it starts."""
 
-    def __init__(self, hosts=0, free_bytes=0, error=None):
+    def __init__(self, hosts=0, free_bytes=0, error=None, connected=True):
         self.hosts, self.free_bytes, self.error = hosts, free_bytes, error
+        self.connected = connected
         self.closed = False
 
     async def connect(self):
         if self.error:
             raise self.error
+        self.connected = True
 
     async def start(self, requirements):
         if self.error:
@@ -49,6 +52,47 @@ async def test_every_reason_is_told_if_no_node_can_be_used():
     launcher = StaticLauncher([Node(error=NodeError("a is down")), Node(error=NodeError("b is full"))])
     with pytest.raises(NodeError, match="no node can run the model: a is down; b is full"):
         await launcher.start(NEEDED)
+    await launcher.aclose()
+
+
+class Far(Node):
+    """Answers when it is told to."""
+
+    def __init__(self, **fields):
+        super().__init__(connected=False, **fields)
+        self.answers = asyncio.Event()
+
+    async def connect(self):
+        await self.answers.wait()
+        await super().connect()
+
+
+async def test_nodes_are_connected_at_once_and_the_first_that_answers_is_taken():
+    nodes = [Far(), Far(error=NodeError("b is down")), Far()]
+    launcher = StaticLauncher(nodes)
+    starting = asyncio.create_task(launcher.start(NEEDED))
+    nodes[1].answers.set()
+    nodes[2].answers.set()
+    assert await asyncio.wait_for(starting, 30) is nodes[2]
+    await launcher.aclose()
+
+
+async def test_a_connected_node_waits_for_no_other():
+    launcher = StaticLauncher([Far(), here := Node(7)])
+    assert await asyncio.wait_for(launcher.start(NEEDED), 30) is here
+    await launcher.aclose()
+
+
+async def test_a_given_up_start_leaves_the_connecting_to_others():
+    launcher = StaticLauncher([far := Far()])
+    first = asyncio.create_task(launcher.start(NEEDED))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(launcher.start(NEEDED))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait({first})
+    far.answers.set()
+    assert await asyncio.wait_for(second, 30) is far
     await launcher.aclose()
 
 
