@@ -2,12 +2,12 @@
 
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from puna.gguf.reader import DEFAULT_ALIGNMENT, GGUF, MAGIC, Array, GGUFError, Tensor
+from puna.gguf.reader import DEFAULT_ALIGNMENT, GGUF, MAGIC, Array, GGUFError, Tensor, read
 from puna.gguf.types import ARRAY, SCALARS, STRING, U64
 
 VERSION: Final = 3
@@ -26,19 +26,22 @@ class Part:
 
 def with_text(part: Part, key: str, text: str, target: BinaryIO) -> None:
     """Write a copy of a file with one more string in its metadata."""
-    _write(part.head, {key: (STRING, text)}, frozenset(), [part], target)
+    for _ in _write(part.head, {key: (STRING, text)}, frozenset(), [part], target):
+        pass
 
 
-def joined(shards: Sequence[Part], target: BinaryIO) -> None:
+def joined(shards: Sequence[Path], target: Path) -> Iterator[tuple[int, int]]:
     """Write the shards of a split file as one file, with the first shard's metadata without the keys about
-    splitting."""
-    dropped = frozenset(key for key in shards[0].head.metadata if key.startswith("split."))
-    _write(shards[0].head, {}, dropped, shards, target)
+    splitting. Yield the bytes of tensors that are written, and of all."""
+    parts = [Part(path, read(path, arrays=True)) for path in shards]
+    dropped = frozenset(key for key in parts[0].head.metadata if key.startswith("split."))
+    with target.open("wb") as file:
+        yield from _write(parts[0].head, {}, dropped, parts, file)
 
 
 def _write(
     head: GGUF, added: Mapping[str, tuple[int, Any]], dropped: frozenset[str], parts: Sequence[Part], target: BinaryIO
-) -> None:
+) -> Iterator[tuple[int, int]]:
     placed: list[tuple[Part, Tensor, Tensor]] = []
     offset = 0
     found = [(part, tensor) for part in parts for tensor in part.head.tensors]
@@ -64,6 +67,7 @@ def _write(
         # Zeros up to the alignment of the next tensor.
         written += target.write(bytes(start + tensor.offset - written))
         written += _copy(part, source, target)
+        yield tensor.offset + tensor.size, offset
 
 
 def _rank(name: str) -> tuple[int, str]:

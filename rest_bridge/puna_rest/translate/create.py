@@ -77,10 +77,15 @@ def request(document: Document, body: Body) -> models_pb2.CreateModelRequest:
 
 
 def line(message: HasProgress) -> str:
-    """Return one progress line without its newline; an empty text for the model at the end, which Ollama lacks."""
+    """Return one progress line without its newline; an empty text for what Ollama does not report.
+
+    Ollama reports neither the model at the end nor how far a conversion is.
+    """
     if not message.HasField("progress"):
         return ""
     step = message.progress
+    if step.phase == models_pb2.JOB_PHASE_CONVERTING and step.total_bytes:
+        return ""
     out = '{"status":' + gojson.string(step.status)
     digest = _QUANTIZING if step.phase == models_pb2.JOB_PHASE_QUANTIZING else step.digest
     if digest:

@@ -11,6 +11,7 @@ from puna.models.backends import BackendFacts, NoBackends
 from puna.models.create import rewrite
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
+from puna.models.progress import JobPhase
 from puna.models.store import ModelStore
 
 QUANTIZER = rewrite.with_program("puna_llama_cpp.quantize")
@@ -105,8 +106,9 @@ class Workshop:
         return self.upload(write_gguf(("general.architecture", "str", architecture), *pairs, **how))
 
     def create(self, name="m", *, rewriter=None, **what) -> list[str]:
-        request = CreateRequest(name=name, **what)
-        return [step.status for step in create(self.store, request, rewriter=rewriter or QUANTIZER)]
+        """Create a model; return the lines that Ollama reports, too. It does not tell how far a conversion is."""
+        steps = create(self.store, CreateRequest(name=name, **what), rewriter=rewriter or QUANTIZER)
+        return [each.status for each in steps if each.phase is not JobPhase.CONVERTING or not each.total]
 
     def create_plain(self, name="m", *pairs, architecture="zed", **what) -> list[str]:
         return self.create(name, files={"a.gguf": self.gguf(*pairs, architecture=architecture)}, **what)

@@ -9,6 +9,7 @@ from puna_rest.errors import RestError
 from puna_rest.translate import create
 
 DIGEST = "sha256:" + "0" * 64
+CONVERTING = models_pb2.JOB_PHASE_CONVERTING
 
 
 def request(**body):
@@ -92,6 +93,9 @@ def test_a_license_that_is_no_text_fails_the_job_and_only_if_there_is_a_source()
             '{"status":"p","digest":"d","total":9,"completed":4}',
         ),
         ({"status": "p", "digest": "d", "total_bytes": 9}, '{"status":"p","digest":"d","total":9}'),
+        ({"status": "converting model", "phase": CONVERTING}, '{"status":"converting model"}'),
+        # Ollama does not tell how far a conversion is.
+        ({"status": "converting model", "phase": CONVERTING, "total_bytes": 9, "completed_bytes": 4}, ""),
     ],
 )
 def test_progress_lines_leave_zeros_out(fields, line):

@@ -15,7 +15,7 @@ files that are removed at once, and unnamed blobs that a later pruning removes.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,15 +154,16 @@ class _Creation:
         yield TransferStep(JobPhase.CONVERTING, "converting model")
         if quantize:
             quantization.named(quantize)  # an error after an hour of conversion would come late
-        return self._converted(files, media_types.MODEL, None)
+        return (yield from self._converted(files, media_types.MODEL, None, "converting model"))
 
-    def _converted(self, files: Mapping[str, str], media_type: str, base: GGUF | None) -> ModelComponent:
+    def _converted(
+        self, files: Mapping[str, str], media_type: str, base: GGUF | None, status: str
+    ) -> Generator[TransferStep, None, ModelComponent]:
         """Convert safetensors to a temporary file. Its layer has no digest until it is stored."""
         target = self.scratch.enter_context(self.store.blobs.temporary())
         paths = {name: self._uploaded(digest) for name, digest in files.items()}
-        # The progress of a conversion is not passed on: Ollama reports none.
-        for _ in conversion.convert(paths, target, base, self.stopped):
-            pass
+        counts = conversion.convert(paths, target, base, self.stopped)
+        yield from _reported(counts, JobPhase.CONVERTING, status)
         layer = Layer(media_type=media_type, digest="", size=target.stat().st_size)
         return ModelComponent(layer=layer, header=gguf.read(target), path=target, uploaded=True)
 
@@ -230,11 +231,13 @@ class _Creation:
     def _adapters(self, items: list[ModelComponent | Entry]) -> Generator[TransferStep, None, list[ModelComponent]]:
         uploads = Uploads(self.store.blobs, self.shared_locks, "adapters")
         if uploads.kind(self.request.adapters) == "safetensors":
-            yield TransferStep(JobPhase.CONVERTING, "converting adapter")
+            status = "converting adapter"
+            yield TransferStep(JobPhase.CONVERTING, status)
             bases = [each.header for each in items if isinstance(each, ModelComponent) and _is_model(each)]
             if not bases:
                 raise CreateFailedError("unsupported architecture")
-            return [self._converted(self.request.adapters, media_types.ADAPTER, bases[-1])]
+            adapter = yield from self._converted(self.request.adapters, media_types.ADAPTER, bases[-1], status)
+            return [adapter]
         if len(self.request.adapters) > 1:
             raise InvalidCreateError("only one adapter is currently supported")
         components: list[ModelComponent] = []
@@ -265,7 +268,11 @@ class _Creation:
         with blobs.temporary() as whole, blobs.temporary() as target:
             source = written = component.path
             if component.shards:
-                _join(component, whole)
+                yield from _reported(
+                    self._counted(gguf_write.joined([each.path for each in component.shards], whole)),
+                    JobPhase.CONVERTING,
+                    "joining shards",
+                )
                 source = written = whole
             if component.lacks_projector_type:
                 yield TransferStep(JobPhase.CONVERTING, "updating GGUF projector metadata")
@@ -304,18 +311,12 @@ class _Creation:
     def _rewrite(self, component: ModelComponent, source: Path, target: Path, kind: str) -> Iterator[TransferStep]:
         if self.rewriter is None:
             raise CreateFailedError(NO_QUANTIZER)
-        size = source.stat().st_size
-        status = f"quantizing {component.header.file_type} model to {kind}"
-        reported = time.monotonic()
+        phase, status = JobPhase.QUANTIZING, f"quantizing {component.header.file_type} model to {kind}"
+        if kind == COPY:
+            phase, status = JobPhase.CONVERTING, "rewriting model"
+        counts = self._counted(self.rewriter(source, target, kind, self.stopped))
         try:
-            for done, total in self.rewriter(source, target, kind, self.stopped):
-                if self.stopped():
-                    raise CreateFailedError("request canceled")
-                now = time.monotonic()
-                # A step for each tensor would flood the client.
-                if kind != COPY and now - reported >= _PROGRESS_SECONDS:
-                    reported = now
-                    yield TransferStep(JobPhase.QUANTIZING, status, "", size, size * done // max(total, 1))
+            yield from _reported(counts, phase, status, source.stat().st_size)
         except RewriteError as error:
             if kind != COPY:
                 raise
@@ -323,6 +324,13 @@ class _Creation:
             prefix = "failed to validate GGUF with llama-quantize without compatibility patches"
             raise RewriteError(f"{prefix}: {error}") from error
         yield TransferStep(JobPhase.VERIFYING, "verifying conversion")
+
+    def _counted(self, counts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield the counts. Raises CreateFailedError once the creation is stopped."""
+        for each in counts:
+            if self.stopped():
+                raise CreateFailedError("request canceled")
+            yield each
 
     def _write(self, config: Config, entries: list[Entry]) -> Generator[TransferStep, None, frozenset[str]]:
         # Blobs of text are stored only now, so that a creation that fails earlier leaves none.
@@ -373,10 +381,15 @@ def _is_model(component: ModelComponent) -> bool:
     return component.layer.media_type == media_types.MODEL
 
 
-def _join(component: ModelComponent, target: Path) -> None:
-    parts = [Part(shard.path, gguf.read(shard.path, arrays=True)) for shard in component.shards]
-    with target.open("wb") as file:
-        gguf_write.joined(parts, file)
+def _reported(counts: Iterable[tuple[int, int]], phase: JobPhase, status: str, size: int = 0) -> Iterator[TransferStep]:
+    """Yield steps for counts of what is done and of all: bytes, or shares of `size` bytes."""
+    reported = time.monotonic()
+    for done, total in counts:
+        now = time.monotonic()
+        # A step for each tensor would flood the client.
+        if now - reported >= _PROGRESS_SECONDS:
+            reported = now
+            yield TransferStep(phase, status, "", size or total, (size or total) * done // max(total, 1))
 
 
 def _add_projector_type(source: Path, target: Path) -> None:

@@ -122,7 +122,7 @@ class _JobPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobPhase.Val
     JOB_PHASE_READING_FILES: _JobPhase.ValueType  # 5
     """Model files are read."""
     JOB_PHASE_CONVERTING: _JobPhase.ValueType  # 6
-    """A model is converted to GGUF."""
+    """A model is converted to GGUF, joined of its shards, or written anew in the form of this server."""
     JOB_PHASE_QUANTIZING: _JobPhase.ValueType  # 7
     """A model is quantized. `total_bytes` is the size of the source, `completed_bytes` the part that is done."""
     JOB_PHASE_WRITING_LAYERS: _JobPhase.ValueType  # 8
@@ -152,7 +152,7 @@ JOB_PHASE_VERIFYING: JobPhase.ValueType  # 4
 JOB_PHASE_READING_FILES: JobPhase.ValueType  # 5
 """Model files are read."""
 JOB_PHASE_CONVERTING: JobPhase.ValueType  # 6
-"""A model is converted to GGUF."""
+"""A model is converted to GGUF, joined of its shards, or written anew in the form of this server."""
 JOB_PHASE_QUANTIZING: JobPhase.ValueType  # 7
 """A model is quantized. `total_bytes` is the size of the source, `completed_bytes` the part that is done."""
 JOB_PHASE_WRITING_LAYERS: JobPhase.ValueType  # 8

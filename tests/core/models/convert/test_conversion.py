@@ -15,6 +15,7 @@ from puna.models.convert import conversion
 from puna.models.create.create import create
 from puna.models.create.request import CreateRequest
 from puna.models.layout import manifest, media_types
+from puna.models.progress import JobPhase
 
 CHATML_STOP = "sha256:f02dd72bb2423204352eabc5637b44d79d17f109fdb510a7c51455892aa2d216"
 
@@ -87,6 +88,15 @@ def test_the_references_keys(workshop, tmp_path):
         *(f"blk.0.{name}.weight" for name in ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output")),
         *(f"blk.0.{name}.weight" for name in ("ffn_norm", "ffn_gate", "ffn_up", "ffn_down")),
     }
+
+
+def test_progress_is_told_in_bytes(workshop, tmp_path, monkeypatch):
+    monkeypatch.setattr("puna.models.create.create._PROGRESS_SECONDS", 0)
+    files = uploaded(workshop, folders.llama().write(tmp_path / "m"))
+    steps = [each for each in create(workshop.store, CreateRequest(name="m", files=files)) if each.total]
+    assert {(each.phase, each.status) for each in steps} == {(JobPhase.CONVERTING, "converting model")}
+    assert [each.completed for each in steps] == sorted(each.completed for each in steps)
+    assert steps[-1].completed == steps[-1].total > 0
 
 
 @pytest.mark.parametrize(("wanted", "level"), [("q8_0", "Q8_0"), ("Q5_K", "Q5_K_M"), ("f16", "F16")])

@@ -122,6 +122,24 @@ def test_progress_of_a_long_quantization_is_told_and_stopping_is_heard(workshop,
         list(create(workshop.store, request, rewriter=rewriter, stopped=lambda: True))
 
 
+def test_progress_of_rewriting_and_joining_is_told_in_bytes(workshop, scripted_models, monkeypatch):
+    monkeypatch.setattr("puna.models.create.create._PROGRESS_SECONDS", 0)
+
+    def rewriter(source, target, kind, stopped):
+        yield 1, 4
+        shutil.copy(source, target)
+
+    digest = workshop.upload((scripted_models / "scripted.gguf").read_bytes())
+    size = workshop.store.blobs.size(digest)
+    steps = list(create(workshop.store, CreateRequest(name="m", files={"m.gguf": digest}), rewriter=rewriter))
+    assert TransferStep(JobPhase.CONVERTING, "rewriting model", "", size, size // 4) in steps
+    files = {f"m-0000{number}-of-00002.gguf": shard(workshop, number - 1, 2) for number in (1, 2)}
+    steps = list(create(workshop.store, CreateRequest(name="n", files=files)))
+    assert [(step.completed, step.total) for step in steps if step.status == "joining shards"] == [(16, 64), (48, 64)]
+    with pytest.raises(CreateFailedError, match="canceled"):
+        list(create(workshop.store, CreateRequest(name="n", files=files), stopped=lambda: True))
+
+
 def test_layers_are_inherited_and_text_layers_replaced(workshop):
     workshop.create_plain("base", template="{{ .Prompt }}", system="old", parameters={"top_k": 10, "temperature": 1})
     steps = workshop.create(
