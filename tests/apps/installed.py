@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.apt import alone
 from tests.uv import UV
 
 HERE = Path(__file__).parent
@@ -76,8 +77,9 @@ def debian(program, *packages):
     if not shutil.which(program):
         if os.geteuid() != 0:
             pytest.fail(f"{program} is missing: apt-get install {' '.join(packages)}", pytrace=False)
-        run("apt-get", "update")
-        run("apt-get", "install", "-y", "--no-install-recommends", *packages)
+        with alone():
+            run("apt-get", "update")
+            run("apt-get", "install", "-y", "--no-install-recommends", *packages)
     return shutil.which(program)
 
 

@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from tests.apt import alone
 from tests.e2e.server import wait_until
 
 KEPT = Path(sys.prefix) / "monitoring"
@@ -35,9 +36,10 @@ def program():
     if not program.exists():
         shutil.rmtree(KEPT, ignore_errors=True)
         KEPT.mkdir()
-        if not _download(KEPT):
-            subprocess.run(["apt-get", "update"], check=True, timeout=300)
-            assert _download(KEPT)
+        with alone():
+            if not _download(KEPT):
+                subprocess.run(["apt-get", "update"], check=True, timeout=300)
+                assert _download(KEPT)
         (package,) = KEPT.glob("*.deb")
         subprocess.run(["dpkg-deb", "-x", package, KEPT], check=True, timeout=300)
         package.unlink()

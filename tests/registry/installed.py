@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.apt import alone
+
 PACKAGE = "docker-registry"
 SECONDS = 300
 
@@ -28,8 +30,9 @@ def docker_registry():
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         if os.geteuid() != 0:
             raise RuntimeError(f"{PACKAGE} is not installed and cannot be fetched: {error}") from error
-        _run("apt-get", "update", cwd=cache)
-        _run("apt-get", "install", "-y", "--no-install-recommends", PACKAGE, cwd=cache)
+        with alone():
+            _run("apt-get", "update", cwd=cache)
+            _run("apt-get", "install", "-y", "--no-install-recommends", PACKAGE, cwd=cache)
         return shutil.which(PACKAGE) or f"/usr/bin/{PACKAGE}"
     return str(unpacked)
 
