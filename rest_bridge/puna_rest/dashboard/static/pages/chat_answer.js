@@ -42,13 +42,14 @@ export class ChatAnswer {
 
   /** Add a StreamChatResponse. Returns a sentence about the progress, if the answer has no output yet. */
   add({ progress, deltas = [], done }) {
+    const seconds = (performance.now() - this.#start) / 1000;
     for (const { content = "", thinking = "", toolCalls = [] } of deltas) {
-      this.#firstSeconds ??= (performance.now() - this.#start) / 1000;
+      this.#firstSeconds ??= seconds;
       this.message.content += content;
       this.message.thinking += thinking;
       this.message.toolCalls.push(...toolCalls);
     }
-    if (done?.finish) this.#parts.end.append(finishText(done.finish, this.#firstSeconds));
+    if (done?.finish) this.#parts.end.append(finishText(done.finish, this.#firstSeconds, seconds));
     this.#frame ||= requestAnimationFrame(() => this.#draw());
     return progress ? progressText(progress) : "";
   }

@@ -97,8 +97,12 @@ function compact(object) {
   return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
 }
 
-/** Return a sentence about the end of an answer: counts, rates and the reason. */
-export function finishText(finish, firstSeconds) {
+/**
+ * Return a sentence about the end of an answer: counts, rates and the reason.
+ *
+ * The seconds until the first delta and until the end are those that the browser saw. They are longer than the server's.
+ */
+export function finishText(finish, firstSeconds, totalSeconds) {
   const { usage = {}, timings = {} } = finish;
   const output = usage.outputTokens ?? 0;
   const decode = durationSeconds(timings.decode);
@@ -106,7 +110,7 @@ export function finishText(finish, firstSeconds) {
   const parts = [`${usage.promptTokens ?? 0} prompt tokens${cached}`, `${output} output tokens`];
   if (output > 1 && decode > 0) parts.push(`${(output / decode).toFixed(1)} tokens/s`);
   if (firstSeconds !== undefined) parts.push(`first token after ${firstSeconds.toFixed(2)} s`);
-  parts.push(`${durationSeconds(timings.total).toFixed(2)} s in all`);
+  parts.push(`${totalSeconds.toFixed(2)} s in all`);
   if (usage.truncatedTokens) parts.push(`${usage.truncatedTokens} tokens of the prompt were cut off`);
   const reason = REASONS[finish.reason];
   if (reason) parts.push(reason);
