@@ -57,6 +57,16 @@ def _creation_error(message: str) -> Exception:
     return InvalidRequestError(message)
 
 
+def _can_shift(cache_type: str) -> bool:
+    """Return whether llama.cpp survives a shift of keys of this type in the KV cache that it has just made.
+
+    ggml moves the positions of f32 and f16 keys, and aborts for bf16. Quantized keys it moves as if they had been
+    rotated before; where llama.cpp has not rotated them, because the length of a head is no multiple of 64, the shift
+    ends the process with SIGSEGV.
+    """
+    return cache_type in ("f32", "f16") or (cache_type != "bf16" and not captured_log().has_unrotated_keys())
+
+
 MIN_OUTPUTS: Final = 8
 """Tokens of a batch that may get logits even if there are fewer sequences; draft tokens use the rest."""
 SCORED_OUTPUTS: Final = 24
@@ -120,7 +130,7 @@ class Context:
         self.supports_partial_removal = self.has_memory and not (
             lib.llama_model_is_recurrent(weights.pointer) or lib.llama_model_is_hybrid(weights.pointer)
         )
-        self.can_shift = self.has_memory and bool(lib.llama_memory_can_shift(self._memory))
+        self.can_shift = _can_shift(cache_type) and self.has_memory and bool(lib.llama_memory_can_shift(self._memory))
         # Rounding up may exceed the training length, beyond which an embedding model has no positions.
         self.length = min(lib.llama_n_ctx_seq(pointer), weights.context_length)
         self.batch_size = int(lib.llama_n_batch(pointer))

@@ -23,6 +23,7 @@ _ABORTED = re.compile(r"failed with error 1$|compute status: 1$|failed to decode
 # What precedes the reason why a model or a projector was not loaded.
 _LOAD_ERRORS = re.compile(r"error loading model: |mtmd_init_from_file: error: ")
 _KEPT_LINES = 2000
+_NOT_ROTATED = "attn_rot_k = 0"
 # "load_tensors:   CPU_Mapped model buffer size =   103.67 MiB": the size and the device of one buffer.
 _BUFFER = re.compile(r":\s+(\S+)\s+(?:\S+\s+)?buffer size\s*=\s*([\d.]+) MiB")
 
@@ -84,6 +85,11 @@ class NativeLog:
         with self._lock:
             found = [match for line in self._lines if " KV " in line and (match := _BUFFER.search(line))]
         return sum(int(float(match[2]) * 2**20) for match in found if match[1].startswith("CPU"))
+
+    def has_unrotated_keys(self) -> bool:
+        """Return whether a KV cache was made since `clear` whose keys are not rotated before they are quantized."""
+        with self._lock:
+            return any(_NOT_ROTATED in line for line in self._lines)
 
     def output_bytes(self) -> int:
         """Return the bytes of the buffers for logits and vectors that were allocated since `clear`."""

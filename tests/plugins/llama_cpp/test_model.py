@@ -190,3 +190,15 @@ async def test_progress_of_a_long_prompt_is_told(load):
     request = SequenceRequest(prompt="x" * 1500, sampling=GREEDY, max_tokens=1)
     *early, _, _ = [event async for event in model.generate(request)]
     assert [(event.done_tokens, event.total_tokens) for event in early] == [(512, 1501), (1024, 1501)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shifts"), [("f32", True), ("f16", True), ("bf16", False), ("q8_0", False), ("q4_0", False)]
+)
+async def test_a_full_cache_ends_the_answer_where_a_shift_would_end_the_process(load, write, kind, shifts):
+    # The heads of this model are shorter than 64, so llama.cpp quantizes their keys without the rotation that its shift
+    # counts on.
+    model = await load("scripted", context_length=256, parallel=1, kv_cache_type=kind)
+    _, end = await write(model, "b", max_tokens=400)
+    assert end.reason == "length"
+    assert (end.output_tokens == 400) == shifts
