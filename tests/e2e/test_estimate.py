@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -91,9 +93,20 @@ def test_heartbeats_tell_how_full_the_cache_is(server, models):
         )
         return found.kv_cache
 
-    ask = {"model": "scripted", "prompt": "b", "raw": True, "options": {"num_predict": -1}}
-    with server.open("/api/generate", ask) as answer:
-        answer.readline()
-        wait_until(lambda: cache().active_tokens > 0)
-        assert (cache().total_tokens % 4, cache().type) == (0, "q8_0")
+    ask = {"model": "scripted", "prompt": "b", "raw": True, "stream": False, "options": {"num_predict": 2000}}
+    seen = threading.Event()
+
+    def generate():
+        while not seen.is_set():
+            server.json("/api/generate", ask)
+
+    server.json("/api/generate", {"model": "scripted"})
+    with ThreadPoolExecutor() as threads:
+        busy = threads.submit(generate)
+        try:
+            wait_until(lambda: cache().active_tokens > 0)
+        finally:
+            seen.set()
+        busy.result()
+    assert (cache().total_tokens % 4, cache().type) == (0, "q8_0")
     wait_until(lambda: cache().cached_tokens > 0 and not cache().active_tokens)

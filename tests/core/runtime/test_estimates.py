@@ -28,6 +28,8 @@ PROCESS_BYTES = 500
 class Launcher:
     """Starts hosts whose models take 1500 bytes and ten for each token of the context."""
 
+    machines = 1
+
     def __init__(self):
         self.free = 0
         self.declares = True
