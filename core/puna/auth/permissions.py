@@ -16,7 +16,7 @@ class Permission(Enum):
     READ = "read"
     """Lists and describes models and the server."""
     MODELS = "models"
-    """Changes the store, and unloads models."""
+    """Changes the store, and unloads and pins models."""
     METRICS = "metrics"
     """Reads metrics and server events, which name all models, and keys."""
     REQUESTS = "requests"

@@ -97,6 +97,12 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         """Unload a model."""
         return models_pb2.UnloadModelResponse(was_loaded=await self._serving.unload(request.name))
 
+    @unary
+    async def PinModel(self, request: models_pb2.PinModelRequest, context: Context) -> models_pb2.PinModelResponse:
+        """Pin a loaded model, or let it go again."""
+        pinned = await self._serving.pin(request.name, request.pinned)
+        return models_pb2.PinModelResponse(was_loaded=pinned is not None, pinned=bool(pinned))
+
     @streaming
     async def PullModel(self, request: models_pb2.PullModelRequest, context: Context) -> None:
         """Pull a model from a registry."""

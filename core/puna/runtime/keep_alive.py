@@ -54,6 +54,8 @@ class PooledModel:
     """The shortest names under which requests have asked for it. Names that share a file share the loaded model."""
     pins: Callable[[Iterable[str]], bool] = lambda _: False
     """Returns whether the configuration pins a model of these names. A reload may change its answer."""
+    pinned_by_request: bool = False
+    """Whether a request pins it. The pin ends with the model."""
     unloading: bool = False
     """Whether a request has unloaded it, which ends also a pinned model."""
     folder: str = ""
@@ -79,7 +81,7 @@ class PooledModel:
     @property
     def pinned(self) -> bool:
         """Whether it stays: its keep-alive does not end, and it is not evicted for other models."""
-        return not self.unloading and self.pins(self.names)
+        return not self.unloading and (self.pinned_by_request or self.pins(self.names))
 
     @property
     def idle_seconds(self) -> float:

@@ -179,6 +179,16 @@ class ModelPool:
         self._models.expire_when_idle(pooled)
         return True
 
+    def pin(self, key: str, pinned: bool) -> bool | None:
+        """Pin a loaded model, or end such a pin; return whether it is pinned now. None: it is not loaded."""
+        pooled = self._models.get(key)
+        # A model that ends is not kept by a pin; a request that follows would load it again.
+        if pooled is None or pooled.evicting or pooled.unloading:
+            return None
+        pooled.pinned_by_request = pinned
+        self._models.adopt_settings()
+        return pooled.pinned
+
     def adopt_settings(self) -> None:
         """Take notice of a reload: models may be pinned now that were not, and others no longer."""
         self._models.adopt_settings()

@@ -120,4 +120,4 @@ class LoadedEntry:
     accepts: bool
     """Whether it takes further requests. A model that is being evicted does not."""
     pinned: bool = False
-    """Whether the configuration pins it."""
+    """Whether the configuration or a request pins it."""

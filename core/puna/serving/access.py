@@ -204,6 +204,10 @@ class Access:
         """Free a model as soon as it is idle; return whether it was loaded."""
         return await self._pool.unload(model.load_key)
 
+    def pin(self, model: StoredModel, pinned: bool) -> bool | None:
+        """Pin a loaded model, or end such a pin; return whether it is pinned now. None: it is not loaded."""
+        return self._pool.pin(model.load_key, pinned)
+
     def refuse_remote(self, found: ResolvedModel) -> None:
         """Raise an error if the model is the stub of a remote model, since this server calls no remote server."""
         config = found.model.config

@@ -179,6 +179,14 @@ class Serving:
         found = await self.access.find(name)
         return await self.access.unload(found.model)
 
+    async def pin(self, name: str, pinned: bool) -> bool | None:
+        """Pin a loaded model, or end such a pin; return whether it is pinned now, and None if it is not loaded.
+
+        Raises what Access.find raises.
+        """
+        found = await self.access.find(name)
+        return self.access.pin(found.model, pinned)
+
     def loaded(self) -> list[LoadedEntry]:
         """Return the loaded models. The model that expires last comes first."""
         sees = current().sees

@@ -24,7 +24,7 @@ RUNNING = (
     "LoadModel",
     "EstimateModel",
 )
-CHANGING = ("Pull", "Push", "Create", "Copy", "Delete", "Import", "CheckStore", "Upload", "Unload", "StatBlob")
+CHANGING = ("Pull", "Push", "Create", "Copy", "Delete", "Import", "CheckStore", "Upload", "Unload", "Pin", "StatBlob")
 LOOKING = ("ListModels", "GetModel", "ListLoadedModels", "GetServerInfo", "WatchLoad", "ListUsage")
 OTHERS = ("ListRequests", "CancelRequests", "ReloadConfiguration")
 KEEPING = ("/puna.v1.BatchService/", "/puna.v1.FilesService/")

@@ -105,6 +105,23 @@ async def test_load_list_and_unload(stubs):
     assert error.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_pin_and_let_go(stubs):
+    pin = models_pb2.PinModelRequest(name="talker", pinned=True)
+    assert await stubs.models.PinModel(pin) == models_pb2.PinModelResponse()
+    await stubs.models.LoadModel(models_pb2.LoadModelRequest(name="talker"))
+    assert await stubs.models.PinModel(pin) == models_pb2.PinModelResponse(was_loaded=True, pinned=True)
+    (listed,) = (await stubs.models.ListLoadedModels(models_pb2.ListLoadedModelsRequest())).models
+    assert listed.pinned
+    assert listed.expire_time.seconds > 9_000_000_000
+    pin.pinned = False
+    assert await stubs.models.PinModel(pin) == models_pb2.PinModelResponse(was_loaded=True)
+    (listed,) = (await stubs.models.ListLoadedModels(models_pb2.ListLoadedModelsRequest())).models
+    assert not listed.pinned
+    assert listed.expire_time.seconds < 9_000_000_000
+    error = await failing(stubs.models.PinModel(models_pb2.PinModelRequest(name="nothere")))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
 async def test_copy_and_delete(stubs):
     await stubs.models.CopyModel(models_pb2.CopyModelRequest(source="plain", destination="me/copy:1"))
     assert (await stubs.models.GetModel(models_pb2.GetModelRequest(name="me/copy:1"))).model.name == "me/copy:1"

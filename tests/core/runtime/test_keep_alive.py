@@ -103,6 +103,16 @@ async def test_a_pinned_model_stays_until_a_request_unloads_it():
     assert not model.pinned
 
 
+async def test_a_request_pins_beside_the_configuration():
+    model = resident(keep_alive=0.0)
+    model.acquire()
+    model.pinned_by_request = True
+    model.release(lambda: pytest.fail("it has expired"))
+    assert model.entry(0).pinned
+    model.unloading = True
+    assert not model.pinned
+
+
 async def test_ps_shows_the_end_of_the_last_idle_time():
     model = resident(keep_alive=5.0, lease_count=1)
     assert model.entry(7).expires_at_ns == 5_000_000_007

@@ -72,6 +72,11 @@ class ModelsServiceStub(object):
                 request_serializer=puna_dot_v1_dot_models__pb2.UnloadModelRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_models__pb2.UnloadModelResponse.FromString,
                 _registered_method=True)
+        self.PinModel = channel.unary_unary(
+                '/puna.v1.ModelsService/PinModel',
+                request_serializer=puna_dot_v1_dot_models__pb2.PinModelRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_models__pb2.PinModelResponse.FromString,
+                _registered_method=True)
         self.PullModel = channel.unary_stream(
                 '/puna.v1.ModelsService/PullModel',
                 request_serializer=puna_dot_v1_dot_models__pb2.PullModelRequest.SerializeToString,
@@ -175,6 +180,15 @@ class ModelsServiceServicer(object):
 
     def UnloadModel(self, request, context):
         """UnloadModel unloads a model when its running requests are done. NOT_FOUND (MODEL_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinModel(self, request, context):
+        """PinModel keeps a loaded model, or lets it go again: a pinned model does not expire, and is not evicted for other
+        models. The pin ends when the model is unloaded. A model that the configuration pins stays pinned. NOT_FOUND
+        (MODEL_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -289,6 +303,11 @@ def add_ModelsServiceServicer_to_server(servicer, server):
                     servicer.UnloadModel,
                     request_deserializer=puna_dot_v1_dot_models__pb2.UnloadModelRequest.FromString,
                     response_serializer=puna_dot_v1_dot_models__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'PinModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinModel,
+                    request_deserializer=puna_dot_v1_dot_models__pb2.PinModelRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_models__pb2.PinModelResponse.SerializeToString,
             ),
             'PullModel': grpc.unary_stream_rpc_method_handler(
                     servicer.PullModel,
@@ -528,6 +547,33 @@ class ModelsService(object):
             '/puna.v1.ModelsService/UnloadModel',
             puna_dot_v1_dot_models__pb2.UnloadModelRequest.SerializeToString,
             puna_dot_v1_dot_models__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.v1.ModelsService/PinModel',
+            puna_dot_v1_dot_models__pb2.PinModelRequest.SerializeToString,
+            puna_dot_v1_dot_models__pb2.PinModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

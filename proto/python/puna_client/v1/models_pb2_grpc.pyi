@@ -59,6 +59,11 @@ class ModelsServiceStub:
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]
     """UnloadModel unloads a model when its running requests are done. NOT_FOUND (MODEL_NOT_FOUND)."""
+    PinModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.PinModelRequest, _models_pb2.PinModelResponse]
+    """PinModel keeps a loaded model, or lets it go again: a pinned model does not expire, and is not evicted for other
+    models. The pin ends when the model is unloaded. A model that the configuration pins stays pinned. NOT_FOUND
+    (MODEL_NOT_FOUND).
+    """
     PullModel: _grpc.UnaryStreamMultiCallable[_models_pb2.PullModelRequest, _models_pb2.PullModelResponse]
     """PullModel pulls a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND
     (REMOTE_MODEL_NOT_FOUND), UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). A cancelled
@@ -125,6 +130,11 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_models_pb2.UnloadModelRequest, _models_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """UnloadModel unloads a model when its running requests are done. NOT_FOUND (MODEL_NOT_FOUND)."""
+    PinModel: _aio.UnaryUnaryMultiCallable[_models_pb2.PinModelRequest, _models_pb2.PinModelResponse]  # type: ignore[assignment]
+    """PinModel keeps a loaded model, or lets it go again: a pinned model does not expire, and is not evicted for other
+    models. The pin ends when the model is unloaded. A model that the configuration pins stays pinned. NOT_FOUND
+    (MODEL_NOT_FOUND).
+    """
     PullModel: _aio.UnaryStreamMultiCallable[_models_pb2.PullModelRequest, _models_pb2.PullModelResponse]  # type: ignore[assignment]
     """PullModel pulls a model from a registry. INVALID_ARGUMENT (INVALID_MODEL_NAME), NOT_FOUND
     (REMOTE_MODEL_NOT_FOUND), UNAVAILABLE (TRANSFER_FAILED), PERMISSION_DENIED (REGISTRY_NOT_ALLOWED). A cancelled
@@ -230,6 +240,17 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.UnloadModelResponse, _abc.Awaitable[_models_pb2.UnloadModelResponse]]:
         """UnloadModel unloads a model when its running requests are done. NOT_FOUND (MODEL_NOT_FOUND)."""
+
+    @_abc_1.abstractmethod
+    def PinModel(
+        self,
+        request: _models_pb2.PinModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.PinModelResponse, _abc.Awaitable[_models_pb2.PinModelResponse]]:
+        """PinModel keeps a loaded model, or lets it go again: a pinned model does not expire, and is not evicted for other
+        models. The pin ends when the model is unloaded. A model that the configuration pins stays pinned. NOT_FOUND
+        (MODEL_NOT_FOUND).
+        """
 
     @_abc_1.abstractmethod
     def PullModel(

@@ -4,7 +4,8 @@ import { h, setText } from "./dom.js";
 
 /**
  * A column is {title, text(item), number, actions(row)}: `text` returns the text of a cell; `actions` instead returns the
- * controls of a row, once when the row is made, and reads the current item from `row.item`. `number` aligns to the right.
+ * controls of a row, once when the row is made, and reads the current item from `row.item`; `refresh(row)` fits them to
+ * each new item. `number` aligns to the right.
  * The first column heads the row.
  */
 export class LiveTable {
@@ -35,6 +36,7 @@ export class LiveTable {
       const row = this.#rows.get(this.key(item)) ?? this.#make(item);
       row.item = item;
       row.cells.forEach((cell, index) => cell && setText(cell, this.columns[index].text(item)));
+      this.columns.forEach((column) => column.refresh?.(row));
       // A row that is moved would lose the focus, so only rows at a wrong place are.
       if (this.body.children[at] !== row.node) this.body.insertBefore(row.node, this.body.children[at] ?? null);
     });

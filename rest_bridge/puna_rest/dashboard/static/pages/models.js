@@ -77,7 +77,15 @@ class ModelsPage {
       { title: "Running", number: true, text: (each) => count(each.activeRequests) },
       { title: "Waiting", number: true, text: (each) => count(each.queuedRequests) },
       { title: "Unloads in", text: unloadsIn },
-      { title: "Actions", actions: (row) => this.#button(row, "Unload", (item) => this.#unload(item.model.name)) },
+      {
+        title: "Actions",
+        actions: (row) => {
+          row.pin = this.#button(row, "Pin", (item) => this.#pin(item.model.name, !item.pinned));
+          return [row.pin, this.#button(row, "Unload", (item) => this.#unload(item.model.name))];
+        },
+        // The button is a switch, whose name stays the same.
+        refresh: ({ pin, item }) => pin.setAttribute("aria-pressed", String(Boolean(item.pinned))),
+      },
     ];
     return new LiveTable("Loaded models", columns, { key: (each) => each.model.name, empty: "No model is loaded." });
   }
@@ -128,6 +136,15 @@ class ModelsPage {
     this.announce(`${modelName(loaded.model.name)} is loaded`);
   }
 
+  async #pin(name, wanted) {
+    const request = { name, pinned: wanted };
+    const { wasLoaded, pinned = false } = await this.api.call(`${SERVICE}/PinModel`, request, { signal: this.signal });
+    await this.refresh();
+    if (!wasLoaded) throw new Error("the model is no longer loaded");
+    if (pinned && !wanted) throw new Error("the configuration of the server pins it");
+    this.announce(`${modelName(name)} is ${pinned ? "pinned" : "no longer pinned"}`);
+  }
+
   async #unload(name) {
     await this.api.call(`${SERVICE}/UnloadModel`, { name }, { signal: this.signal });
     await this.refresh();
@@ -162,7 +179,6 @@ function cacheUse({ kvCache }) {
 }
 
 function unloadsIn({ expireTime, pinned }) {
-  // A setting of the server pins models; the API does not change it.
   if (pinned) return "never, it is pinned";
   const left = (Date.parse(expireTime) - Date.now()) / 1000;
   return left > FOREVER ? "never" : seconds(Math.max(left, 0));
