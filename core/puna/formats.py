@@ -92,7 +92,8 @@ class Marker:
         try:
             with self.path.open("rb") as file:
                 data = file.read(_LONGEST_MARKER)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            # A file in the place of the folder has no marker either. The step that needs the folder reports it.
             return None
         try:
             content = json.loads(data)

@@ -58,3 +58,8 @@ def test_a_newer_or_damaged_marker_stays_as_it_is(marker, content):
         with pytest.raises(OSError, match=r"format version 4|not a format marker"):
             use()
     assert marker.path.read_text() == content
+
+
+def test_a_file_in_the_place_of_a_folder_has_no_marker(tmp_path):
+    (tmp_path / "store").write_text("")
+    assert formats.store_marker(tmp_path / "store").check() is None
