@@ -42,7 +42,7 @@ class ModelSettings:
     name: str = ""
     """The name as the file has it; empty: the file does not name the model."""
     preload: bool = False
-    """Whether it is loaded when the server starts."""
+    """True: it is loaded when the server starts."""
     pin: bool = False
     """Whether it stays once it is loaded: neither its keep-alive nor another model's need for room ends it."""
     aliases: tuple[str, ...] = ()

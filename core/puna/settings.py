@@ -54,7 +54,7 @@ class Settings:
     records_content: str = "all"
     """Which texts these records have: "all", "prompts", "answers" or "none"."""
     records_redaction: Path | None = None
-    """A file of patterns. What they match is removed from the texts of records. None: nothing is removed."""
+    """A file of patterns. Passages that match one are removed from records. None: nothing is removed."""
     dashboard: bool = True
     """Whether the REST face serves the dashboard. Its first question about metrics has them collected."""
     keepalive_time: float = 60.0

@@ -25,7 +25,7 @@ TICK: Final = 0.5
 
 @dataclass(slots=True)
 class Outcome:
-    """What a simulation saw."""
+    """The figures of one simulation."""
 
     jobs: list[Job]
     seconds: float

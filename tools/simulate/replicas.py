@@ -23,7 +23,7 @@ from puna.runtime.routing import Costs
 
 @dataclass(frozen=True, slots=True)
 class HostCosts:
-    """What a host can do, and what its steps cost in seconds."""
+    """The capacity of a host, and the seconds that its steps take."""
 
     step: float
     sequence: float

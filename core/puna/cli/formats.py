@@ -23,7 +23,7 @@ class FoundFormat:
     known_version: int
     """The newest version that this Puna knows."""
     change: str = ""
-    """What a server of this version changes, empty for nothing."""
+    """The change that a server of this version makes; empty: none."""
     fault: str = ""
     """Why this version cannot use it; empty: it can."""
 

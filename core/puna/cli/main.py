@@ -22,7 +22,7 @@ COMPLETE = "__complete"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 success, 1 failure, 2 wrong usage.
 
-    128 and the number of a signal: Ctrl-C ended the command, or nobody reads its output any more.
+    128 and the number of a signal: Ctrl-C ended the command, or the reader of its output has gone.
     """
     terminal.prepare()
     try:

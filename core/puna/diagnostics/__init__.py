@@ -1,1 +1,1 @@
-"""What the server has done, for DiagnosticsService: records of requests, log lines and events of the server."""
+"""The recent past of the server, for DiagnosticsService: records of requests, log lines and events."""

@@ -45,7 +45,7 @@ LONGEST_ERROR: Final = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What records keep."""
+    """The kinds of texts that records keep."""
 
     prompts: bool = True
     answers: bool = True
@@ -111,12 +111,12 @@ class Content:
 
     @property
     def prompt_omitted(self) -> bool:
-        """Whether the settings keep no prompts."""
+        """True: the settings keep no prompts."""
         return not self._policy.prompts
 
     @property
     def answer_omitted(self) -> bool:
-        """Whether the settings keep no answers."""
+        """True: the settings keep no answers."""
         return not self._policy.answers
 
     def copy(self) -> "Content":

@@ -29,7 +29,7 @@ def policy(settings: Settings) -> Policy | None:
 
 
 class Diagnostics:
-    """What the server has done. It keeps nothing before `keeping` is entered."""
+    """The recent past of the server. It keeps nothing before `keeping` is entered."""
 
     def __init__(self, found: Policy | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
         """`found` says what records of requests keep; None: there are none."""

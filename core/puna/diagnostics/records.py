@@ -40,7 +40,7 @@ class Record:
     began: events.RequestBegan
     content: Content
     facts: events.RequestEnded | None = None
-    """What its end has told, without the text of the error; None: it runs."""
+    """The event of its end, without the text of the error; None: it runs."""
     end_ns: int = 0
     """In nanoseconds since 1970; 0: it runs."""
     leased: float = 0.0
@@ -50,7 +50,7 @@ class Record:
     stages: dict[str, float] | None = None
     """Seconds of each stage that has ended, of the answer that took longest."""
     unrendered: ReadRequest | None = None
-    """What it asks for, until it has a sequence or ends."""
+    """The request itself, kept until it has a sequence or ends."""
     tool_calls: int = 0
     queue_position: int = 0
     """Number of requests before it in the queue now."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 MARK: Final = "[redacted]"
-"""What stands in the place of a passage."""
+"""The text that replaces a passage."""
 _EXTRA: Final = "PUNA_RECORDS_REDACTION needs the extra `redaction`: pip install 'puna[redaction]'"
 
 

@@ -68,7 +68,7 @@ class ShowResult:
     in_place: tuple[InPlace, ...]
     """Files that were imported in place."""
     settings: ModelSettings | None = None
-    """What the configuration says about the model; None if it does not name it."""
+    """The settings that the configuration has for the model; None if it does not name the model."""
     sets: Sequence[str] = ()
     """The sets of the configuration that the model belongs to."""
 

@@ -48,7 +48,7 @@ class Fit(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEstimate:
-    """What is known of a model before it is loaded."""
+    """The facts of a model that are known before it is loaded."""
 
     backend: str
     file_bytes: int

@@ -37,7 +37,7 @@ SMALLER_CONTEXTS = (32768, 4096)
 
 @dataclass(frozen=True, slots=True)
 class Evictions:
-    """What a load would evict."""
+    """The models that a load would evict."""
 
     models: tuple[PooledModel, ...]
     """The models in the order of their evictions."""

@@ -31,7 +31,7 @@ MOST_OTHERS: Final = 8
 
 
 class Replica(Protocol):
-    """What the core knows of a replica."""
+    """A replica as the core knows it."""
 
     @property
     def number(self) -> int:
@@ -52,7 +52,7 @@ class Replica(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a model costs on the replicas' machines."""
+    """The seconds that a model takes on the replicas' machines."""
 
     prefill_seconds: float
     """Seconds for one token of a prompt on a replica that has nothing else to do."""
@@ -64,7 +64,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class RoutedRequest:
-    """What a choice depends on."""
+    """The facts of a request on which the choice depends."""
 
     prompt_tokens: int
     session: int = 0

@@ -27,7 +27,7 @@ class ScalingLimits:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a model's replicas have to do at one moment."""
+    """The load of a model's replicas at one moment."""
 
     replicas: int
     """Replicas that serve."""

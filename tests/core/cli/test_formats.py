@@ -1,4 +1,4 @@
-"""What `puna doctor` says of the files that older and newer versions wrote."""
+"""The report of `puna doctor` on files that older and newer versions wrote."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a reload does to a server's settings, and who hears of it."""
+"""The effect of a reload on a server's settings, and the reports of it."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What the core makes of what a node tells of a host."""
+"""The reports of a node on a host, as the core reads them."""
 
 import asyncio
 

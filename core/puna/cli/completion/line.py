@@ -75,7 +75,7 @@ class Cursor:
     position: int
     """The number of positional arguments in front of the cursor."""
     literal: bool
-    """Whether "--" stands in front of the cursor, behind which no word is an option."""
+    """True: "--" stands in front of the cursor. No word behind it is an option."""
     used: frozenset[str]
     """The destinations of the options in front of the cursor, without those that may be repeated."""
 
