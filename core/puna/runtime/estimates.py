@@ -11,17 +11,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
-import grpc
-import grpc.aio
-
 from puna.backend import MemoryEstimate, UnsupportedError
 from puna.backend.v1 import backend_pb2 as wire
 from puna.errors import BackendFailedError, QueueFullError
 from puna.host.convert_memory import estimate_from_wire
 from puna.runtime.host_answers import check_estimate
-from puna.runtime.host_connection import HostConnection
-from puna.runtime.host_model import EXIT_SECONDS
-from puna.runtime.host_rpc import error_of
+from puna.runtime.host_connection import HostConnection, translating_errors
 from puna.runtime.keep_alive import PooledModel
 from puna.runtime.launch import ModelLauncher
 from puna.runtime.loader import Loader
@@ -177,12 +172,6 @@ def _vram(models: Sequence[PooledModel]) -> int:
 
 
 async def _answer(host: HostConnection, request: wire.LoadRequest) -> MemoryEstimate:
-    try:
+    async with translating_errors(host):
         answer = await host.stub.EstimateMemory(wire.EstimateMemoryRequest(load=request))
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNAVAILABLE and await host.process.died(within=EXIT_SECONDS):
-            raise BackendFailedError(f"the host has ended: {host.process.explain()}") from None
-        raise error_of(error) from None
-    except grpc.aio.UsageError:  # the channel was closed meanwhile
-        raise BackendFailedError("the host is gone") from None
     return check_estimate(estimate_from_wire(answer))

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,13 +12,17 @@ import grpc.aio
 
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
+from puna.errors import BackendFailedError
 from puna.host.channel import OPTIONS
 from puna.limits import LARGEST_INT32, Limits
 from puna.plugins import Plugin
+from puna.runtime.host_rpc import error_of
 from puna.runtime.launcher import Endpoint, HostRequirements, Launcher, RunningHost
 
 log = logging.getLogger(__name__)
 
+EXIT_SECONDS: Final = 2.0
+"""How long it may take until a process is seen to be dead after its socket closed."""
 UNLOAD_SECONDS: Final = 5.0
 """How long a shared host may take to free a model before the model is left behind in it."""
 
@@ -117,3 +121,16 @@ async def connected(launcher: Launcher, requirements: HostRequirements, limits: 
             await channel.close()
 
     return HostConnection(endpoint, channel, release)
+
+
+@asynccontextmanager
+async def translating_errors(host: HostConnection) -> AsyncGenerator[None]:
+    """Translate the errors of a call: BackendFailedError if the host is gone, otherwise what `error_of` returns."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE and await host.process.died(within=EXIT_SECONDS):
+            raise BackendFailedError(f"the host has ended: {host.process.explain()}") from None
+        raise error_of(error) from None
+    except grpc.aio.UsageError:  # the channel was closed meanwhile
+        raise BackendFailedError("the host is gone") from None

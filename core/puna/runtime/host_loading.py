@@ -22,8 +22,8 @@ from puna.plugins import Plugin
 from puna.runtime.errors import HostFailedError, NodeError
 from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts
 from puna.runtime.host_answers import check_facts
-from puna.runtime.host_connection import HostConnection, SharedHost, connected
-from puna.runtime.host_model import EXIT_SECONDS, HostModel
+from puna.runtime.host_connection import EXIT_SECONDS, HostConnection, SharedHost, connected
+from puna.runtime.host_model import HostModel
 from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, terminated
 from puna.runtime.host_rpc import agree_on_version, error_of
 from puna.runtime.launcher import HostRequirements, Launcher

@@ -55,7 +55,7 @@ from puna.runtime.host_answers import (
     check_tokens,
     check_vectors,
 )
-from puna.runtime.host_connection import HostConnection
+from puna.runtime.host_connection import EXIT_SECONDS, HostConnection
 from puna.runtime.host_events import IncomingEvents
 from puna.runtime.host_rpc import GrpcRunStream, cancel_call, error_of
 from puna.runtime.hosted_model import HostedModel
@@ -71,8 +71,6 @@ CRASHED = (
 READS_TOO_SLOWLY = "the client reads its answer more slowly than the model writes it"
 STREAM_END_SECONDS = 1.0
 """How long a host may take to end its stream before its process is stopped."""
-EXIT_SECONDS = 2.0
-"""How long it may take until a process is seen to be dead after its socket closed."""
 
 
 class HostModel(HostedModel):

@@ -10,16 +10,10 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-import grpc
-import grpc.aio
-
 from puna.backend import UpstreamModel
 from puna.backend.v1 import backend_pb2 as wire
-from puna.errors import BackendFailedError
 from puna.plugins import Plugin
-from puna.runtime.host_connection import HostConnection
-from puna.runtime.host_model import EXIT_SECONDS
-from puna.runtime.host_rpc import error_of
+from puna.runtime.host_connection import HostConnection, translating_errors
 
 ASK_SECONDS: Final = 60.0
 """How long a backend may take to list its models."""
@@ -62,14 +56,8 @@ class ListingHosts:
 
 async def _models(host: HostConnection, options: Mapping[str, object]) -> list[UpstreamModel]:
     request = wire.ListModelsRequest(backend_options_json=json.dumps(options))
-    try:
+    async with translating_errors(host):
         answer = await host.stub.ListModels(request, timeout=ASK_SECONDS)
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNAVAILABLE and await host.process.died(within=EXIT_SECONDS):
-            raise BackendFailedError(f"the host has ended: {host.process.explain()}") from None
-        raise error_of(error) from None
-    except grpc.aio.UsageError:  # the channel was closed meanwhile
-        raise BackendFailedError("the host is gone") from None
     return [
         UpstreamModel(name=each.name, capabilities=tuple(each.capabilities), context_length=each.context_length)
         for each in answer.models
