@@ -19,7 +19,7 @@ from puna.models.storage.stat_fingerprints import FileState, Place
 from puna.models.stored import StoredModel
 from puna.rpc.answers import tool_call
 from puna.runtime.estimates import Fit, ModelEstimate
-from puna.runtime.requirements import LoadedEntry
+from puna.runtime.requirements import LoadedEntry, ReplicaEntry
 from puna_client.v1 import message_pb2, models_pb2, options_pb2
 
 _DIGITS: Final = 64
@@ -171,10 +171,28 @@ def loaded(entry: LoadedEntry) -> models_pb2.LoadedModel:
         pinned=entry.pinned,
         slots=entry.slots,
         kv_cache=_kv_cache(entry),
+        replicas=map(_replica, entry.replicas),
+        starting_replicas=entry.starting_replicas,
+        routing=entry.routing,
     )
 
 
-def _kv_cache(entry: LoadedEntry) -> models_pb2.KvCache | None:
+def _replica(entry: ReplicaEntry) -> models_pb2.Replica:
+    return models_pb2.Replica(
+        number=entry.number,
+        node=entry.node,
+        process_id=entry.process_id,
+        slots=entry.slots,
+        active_requests=entry.active,
+        queued_requests=entry.queued,
+        kv_cache=_kv_cache(entry),
+        size_bytes=entry.size_bytes,
+        vram_bytes=entry.vram_bytes,
+        load_time=timestamp(entry.loaded_at_ns),
+    )
+
+
+def _kv_cache(entry: LoadedEntry | ReplicaEntry) -> models_pb2.KvCache | None:
     if (usage := entry.kv_cache_usage) is None:
         return None
     return models_pb2.KvCache(

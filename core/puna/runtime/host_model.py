@@ -121,6 +121,16 @@ class HostModel(HostedModel):
         return self._facts
 
     @property
+    def node(self) -> str:
+        """Address of the node on which the host runs; empty: this machine."""
+        return self._process.node
+
+    @property
+    def process_id(self) -> int:
+        """Process id of the host on the machine on which it runs."""
+        return self._process.process_id
+
+    @property
     def pid(self) -> int:
         """Process id of the host; 0 if it runs on another machine."""
         return self._process.pid

@@ -122,6 +122,16 @@ class HostProcess:
         return self._process.pid
 
     @property
+    def node(self) -> str:
+        """Empty: the process runs on this machine."""
+        return ""
+
+    @property
+    def process_id(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
     def title(self) -> str:
         """The host in log lines."""
         return f"host {self.pid}"

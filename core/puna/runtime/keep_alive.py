@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from puna.backend import LoadedModel
+from puna.backend import LoadedModel, ModelFacts
 from puna.runtime import model_folders
 from puna.runtime.admission import ConcurrencyLimiter
-from puna.runtime.requirements import LeaseKind, LoadedEntry, ModelRequirements
+from puna.runtime.requirements import LeaseKind, LoadedEntry, ModelRequirements, ReplicaEntry
 
 LONGEST_NS = 2**63 - 1
 """The longest duration that the API can express, some 292 years."""
@@ -44,7 +44,12 @@ class PooledModel:
     backend: str
     model: LoadedModel
     pid: int
-    """Process id of its host; 0 if it has none."""
+    """Process id of its host; 0 if it has none here."""
+    node: str = ""
+    """Address of the node on which its host runs; empty: this machine."""
+    process_id: int = 0
+    """Process id of its host on the host's machine."""
+    loaded_at_ns: int = field(default_factory=time.time_ns)
     limiter: ConcurrencyLimiter
     takes_memory: bool = True
     """Whether it takes memory of this machine. Others are not counted and not evicted for it."""
@@ -166,6 +171,24 @@ class PooledModel:
             kv_cache_usage=self.model.kv_cache_usage(),
             accepts=not self.evicting,
             pinned=self.pinned,
+            replicas=(self._replica(facts),),
+            routing="prefix",
+        )
+
+    def _replica(self, facts: ModelFacts) -> ReplicaEntry:
+        return ReplicaEntry(
+            number=1,
+            node=self.node,
+            process_id=self.process_id or self.pid,
+            slots=self.limiter.slots,
+            active=self.lease_count - self.limiter.queued,
+            queued=self.limiter.queued,
+            size_bytes=facts.size_bytes or self.requirements.file_bytes,
+            vram_bytes=facts.vram_bytes,
+            kv_cache_tokens=facts.kv_cache_tokens,
+            kv_cache_type=facts.kv_cache_type,
+            kv_cache_usage=self.model.kv_cache_usage(),
+            loaded_at_ns=self.loaded_at_ns,
         )
 
 

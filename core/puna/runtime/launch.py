@@ -56,6 +56,10 @@ class Launched:
     """Process id of its host; 0 if it has none."""
     takes_memory: bool = True
     """Whether it takes memory of this machine."""
+    node: str = ""
+    """Address of the node on which its host runs; empty: this machine."""
+    process_id: int = 0
+    """Process id of its host on the host's machine."""
     folder: str = ""
     """The folder of its opaque files, to be removed once the model is freed; empty if it has none."""
 
@@ -251,7 +255,14 @@ class ModelLauncher:
             timeouts=HangTimeouts(limits.max_host_silence_seconds, limits.max_step_seconds),
             limits=limits,
         )
-        return Launched(model, backend.name, model.pid, takes_memory=backend.usable.host.memory)
+        return Launched(
+            model,
+            backend.name,
+            model.pid,
+            takes_memory=backend.usable.host.memory,
+            node=model.node,
+            process_id=model.process_id,
+        )
 
     async def _complete_spec(self, backend: Plugin, requirements: ModelRequirements) -> ModelSpec:
         """Return what the host is told: the spec with all options and the free memory.

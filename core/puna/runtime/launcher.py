@@ -32,6 +32,14 @@ class RunningHost(Protocol):
         """Its process id on this machine; 0 if it runs on another one."""
 
     @property
+    def node(self) -> str:
+        """Address of the node on which it runs; empty: this machine."""
+
+    @property
+    def process_id(self) -> int:
+        """Its process id on the machine on which it runs."""
+
+    @property
     def title(self) -> str:
         """The host in log lines: "host 4711"."""
 

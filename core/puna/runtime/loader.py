@@ -232,6 +232,8 @@ class Loader:
             backend=launched.backend,
             model=launched.model,
             pid=launched.pid,
+            node=launched.node,
+            process_id=launched.process_id,
             folder=launched.folder,
             takes_memory=launched.takes_memory,
             limiter=ConcurrencyLimiter(launched.model.facts.parallel),

@@ -51,6 +51,16 @@ class RemoteHost:
         return 0
 
     @property
+    def node(self) -> str:
+        """Address of the node."""
+        return self._address
+
+    @property
+    def process_id(self) -> int:
+        """The process id on the node; 0 until it has started."""
+        return self._process_id
+
+    @property
     def title(self) -> str:
         """The host in log lines."""
         return f"host {self._process_id} on {self._address}"

@@ -92,6 +92,30 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaEntry:
+    """A host of a loaded model, in the list of loaded models."""
+
+    number: int
+    """Its number among the replicas of the model, counted from 1."""
+    node: str
+    """Address of the node on which the host runs; empty: this machine."""
+    process_id: int
+    """Process id of the host on its machine; 0 if it has none."""
+    slots: int
+    active: int
+    """Requests that do not wait for a slot."""
+    queued: int
+    """Requests that wait for a slot of this replica."""
+    size_bytes: int
+    vram_bytes: int
+    kv_cache_tokens: int
+    kv_cache_type: str
+    kv_cache_usage: KvCacheUsage | None
+    loaded_at_ns: int
+    """Nanoseconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedEntry:
     """A row in the list of loaded models."""
 
@@ -121,3 +145,9 @@ class LoadedEntry:
     """Whether it takes further requests. A model that is being evicted does not."""
     pinned: bool = False
     """Whether the configuration or a request pins it."""
+    replicas: tuple[ReplicaEntry, ...] = ()
+    """The hosts that have it loaded. The memory, leases, slots and KV cache above are their sums."""
+    starting_replicas: int = 0
+    """Replicas that have not loaded the model yet."""
+    routing: str = ""
+    """The policy that chooses the replica for a request."""

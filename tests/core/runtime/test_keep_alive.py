@@ -129,6 +129,9 @@ def test_ps_values():
     assert (entry.name, entry.digest, entry.details, entry.backend, entry.pid) == ("m", "d", "details", "b", 1)
     assert (entry.size_bytes, entry.vram_bytes, entry.context_length) == (9, 3, 64)
     assert (entry.active, entry.queued) == (2, 0)
+    [replica] = entry.replicas
+    assert (replica.number, replica.node, replica.process_id, replica.active, replica.slots) == (1, "", 1, 2, 1)
+    assert (replica.size_bytes, replica.vram_bytes, replica.kv_cache_usage) == (9, 3, KvCacheUsage(9, 4))
     assert (entry.kv_cache_tokens, entry.kv_cache_type, entry.kv_cache_usage) == (128, "q8_0", KvCacheUsage(9, 4))
 
 

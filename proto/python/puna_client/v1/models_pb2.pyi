@@ -430,6 +430,9 @@ class LoadedModel(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     KV_CACHE_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    STARTING_REPLICAS_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """Memory in bytes, including GPU memory."""
     vram_bytes: _builtins.int
@@ -450,6 +453,10 @@ class LoadedModel(_message.Message):
     """Number of slots: sequences that run at once."""
     pinned: _builtins.bool
     """Whether the configuration or PinModel pins the model: it does not expire, and is not evicted for other models."""
+    starting_replicas: _builtins.int
+    """Number of replicas that have not loaded the model yet."""
+    routing: _builtins.str
+    """Policy that chooses the replica for a request: "prefix", "least-loaded", "session" or "random"."""
     @_builtins.property
     def model(self) -> Global___Model:
         """Model, under the name by which it was loaded."""
@@ -461,6 +468,12 @@ class LoadedModel(_message.Message):
     @_builtins.property
     def kv_cache(self) -> Global___KvCache:
         """KV cache. Unset: its backend does not tell."""
+
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
+        """Hosts that have the model loaded, in the order in which they were started. Each request goes to one of them. The
+        memory, requests, slots and KV cache above are their sums, and `process_id` is that of the first one.
+        """
 
     def __init__(
         self,
@@ -478,14 +491,79 @@ class LoadedModel(_message.Message):
         slots: _builtins.int = ...,
         kv_cache: Global___KvCache | None = ...,
         pinned: _builtins.bool = ...,
+        replicas: _abc.Iterable[Global___Replica] | None = ...,
+        starting_replicas: _builtins.int = ...,
+        routing: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "kv_cache", b"kv_cache", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "backend", b"backend", "context_length", b"context_length", "expire_time", b"expire_time", "expire_utc_offset_seconds", b"expire_utc_offset_seconds", "kv_cache", b"kv_cache", "model", b"model", "pinned", b"pinned", "process_id", b"process_id", "queued_requests", b"queued_requests", "size_bytes", b"size_bytes", "slots", b"slots", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "backend", b"backend", "context_length", b"context_length", "expire_time", b"expire_time", "expire_utc_offset_seconds", b"expire_utc_offset_seconds", "kv_cache", b"kv_cache", "model", b"model", "pinned", b"pinned", "process_id", b"process_id", "queued_requests", b"queued_requests", "replicas", b"replicas", "routing", b"routing", "size_bytes", b"size_bytes", "slots", b"slots", "starting_replicas", b"starting_replicas", "vram_bytes", b"vram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LoadedModel: _TypeAlias = LoadedModel  # noqa: Y015
+
+@_typing.final
+class Replica(_message.Message):
+    """Replica is a host that has a model loaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    PROCESS_ID_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    ACTIVE_REQUESTS_FIELD_NUMBER: _builtins.int
+    QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
+    KV_CACHE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    VRAM_BYTES_FIELD_NUMBER: _builtins.int
+    LOAD_TIME_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Number of the replica, counted from 1. A model that stays loaded gives each number once."""
+    node: _builtins.str
+    """Address of the node on which the host runs, as "host:port". Empty: the server's own machine."""
+    process_id: _builtins.int
+    """Process id of the host on its machine. 0: the model runs in the server's process."""
+    slots: _builtins.int
+    """Number of slots: sequences that run at once."""
+    active_requests: _builtins.int
+    """Number of running requests."""
+    queued_requests: _builtins.int
+    """Number of requests that wait for a slot of this replica."""
+    size_bytes: _builtins.int
+    """Memory in bytes, including GPU memory."""
+    vram_bytes: _builtins.int
+    """GPU memory in bytes."""
+    @_builtins.property
+    def kv_cache(self) -> Global___KvCache:
+        """KV cache. Unset: its backend does not tell."""
+
+    @_builtins.property
+    def load_time(self) -> _timestamp_pb2.Timestamp:
+        """Time when the replica had loaded the model."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        node: _builtins.str = ...,
+        process_id: _builtins.int = ...,
+        slots: _builtins.int = ...,
+        active_requests: _builtins.int = ...,
+        queued_requests: _builtins.int = ...,
+        kv_cache: Global___KvCache | None = ...,
+        size_bytes: _builtins.int = ...,
+        vram_bytes: _builtins.int = ...,
+        load_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kv_cache", b"kv_cache", "load_time", b"load_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_requests", b"active_requests", "kv_cache", b"kv_cache", "load_time", b"load_time", "node", b"node", "number", b"number", "process_id", b"process_id", "queued_requests", b"queued_requests", "size_bytes", b"size_bytes", "slots", b"slots", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replica: _TypeAlias = Replica  # noqa: Y015
 
 @_typing.final
 class KvCache(_message.Message):
@@ -729,6 +807,9 @@ class ModelSettings(_message.Message):
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     SETS_FIELD_NUMBER: _builtins.int
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    MAX_REPLICAS_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
     preload: _builtins.bool
     """Whether the model is loaded when the server starts."""
     pin: _builtins.bool
@@ -745,6 +826,12 @@ class ModelSettings(_message.Message):
     """Longest context in tokens."""
     max_output_tokens: _builtins.int
     """Longest answer in tokens."""
+    min_replicas: _builtins.int
+    """Smallest number of replicas while the model is loaded."""
+    max_replicas: _builtins.int
+    """Largest number of replicas. Set if and only if `min_replicas` is."""
+    routing: _builtins.str
+    """Policy that chooses the replica for a request: see LoadedModel. Empty: not set."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names by which requests may call the model."""
@@ -776,10 +863,13 @@ class ModelSettings(_message.Message):
         max_context_tokens: _builtins.int | None = ...,
         max_output_tokens: _builtins.int | None = ...,
         sets: _abc.Iterable[_builtins.str] | None = ...,
+        min_replicas: _builtins.int | None = ...,
+        max_replicas: _builtins.int | None = ...,
+        routing: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_context_tokens", b"_max_context_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_queue", b"_max_queue", "_num_parallel", b"_num_parallel", "keep_alive", b"keep_alive", "load_timeout", b"load_timeout", "max_context_tokens", b"max_context_tokens", "max_output_tokens", b"max_output_tokens", "max_queue", b"max_queue", "num_parallel", b"num_parallel"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_context_tokens", b"_max_context_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_queue", b"_max_queue", "_max_replicas", b"_max_replicas", "_min_replicas", b"_min_replicas", "_num_parallel", b"_num_parallel", "keep_alive", b"keep_alive", "load_timeout", b"load_timeout", "max_context_tokens", b"max_context_tokens", "max_output_tokens", b"max_output_tokens", "max_queue", b"max_queue", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "num_parallel", b"num_parallel"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_context_tokens", b"_max_context_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_queue", b"_max_queue", "_num_parallel", b"_num_parallel", "aliases", b"aliases", "backend", b"backend", "keep_alive", b"keep_alive", "load_timeout", b"load_timeout", "max_context_tokens", b"max_context_tokens", "max_output_tokens", b"max_output_tokens", "max_queue", b"max_queue", "num_parallel", b"num_parallel", "options_json", b"options_json", "pin", b"pin", "preload", b"preload", "sets", b"sets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_context_tokens", b"_max_context_tokens", "_max_output_tokens", b"_max_output_tokens", "_max_queue", b"_max_queue", "_max_replicas", b"_max_replicas", "_min_replicas", b"_min_replicas", "_num_parallel", b"_num_parallel", "aliases", b"aliases", "backend", b"backend", "keep_alive", b"keep_alive", "load_timeout", b"load_timeout", "max_context_tokens", b"max_context_tokens", "max_output_tokens", b"max_output_tokens", "max_queue", b"max_queue", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "num_parallel", b"num_parallel", "options_json", b"options_json", "pin", b"pin", "preload", b"preload", "routing", b"routing", "sets", b"sets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_context_tokens: _TypeAlias = _typing.Literal["max_context_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_context_tokens: _TypeAlias = _typing.Literal["_max_context_tokens", b"_max_context_tokens"]  # noqa: Y015
@@ -787,6 +877,10 @@ class ModelSettings(_message.Message):
     _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
     _WhichOneofReturnType__max_queue: _TypeAlias = _typing.Literal["max_queue"]  # noqa: Y015
     _WhichOneofArgType__max_queue: _TypeAlias = _typing.Literal["_max_queue", b"_max_queue"]  # noqa: Y015
+    _WhichOneofReturnType__max_replicas: _TypeAlias = _typing.Literal["max_replicas"]  # noqa: Y015
+    _WhichOneofArgType__max_replicas: _TypeAlias = _typing.Literal["_max_replicas", b"_max_replicas"]  # noqa: Y015
+    _WhichOneofReturnType__min_replicas: _TypeAlias = _typing.Literal["min_replicas"]  # noqa: Y015
+    _WhichOneofArgType__min_replicas: _TypeAlias = _typing.Literal["_min_replicas", b"_min_replicas"]  # noqa: Y015
     _WhichOneofReturnType__num_parallel: _TypeAlias = _typing.Literal["num_parallel"]  # noqa: Y015
     _WhichOneofArgType__num_parallel: _TypeAlias = _typing.Literal["_num_parallel", b"_num_parallel"]  # noqa: Y015
     @_typing.overload
@@ -795,6 +889,10 @@ class ModelSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_queue) -> _WhichOneofReturnType__max_queue | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_replicas) -> _WhichOneofReturnType__max_replicas | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_replicas) -> _WhichOneofReturnType__min_replicas | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_parallel) -> _WhichOneofReturnType__num_parallel | None: ...
 
