@@ -1,8 +1,8 @@
 """The files of `tools/deploy`, built and run as far as one machine can: `make test-deploy` runs this folder.
 
-It needs root, a kernel with namespaces, and Debian's packages, which it installs. The image is built without a network
-on a Debian that mmdebstrap makes, since no image registry is asked. The same image, booted in a container by
-systemd-nspawn, is the machine on which the systemd unit runs.
+It needs root, a kernel with namespaces, and Debian's packages, which it installs. Without namespaces it checks the
+files alone. The image is built without a network on a Debian that mmdebstrap makes, since no image registry is asked.
+The same image, booted in a container by systemd-nspawn, is the machine on which the systemd unit runs.
 """
 
 import json
@@ -23,6 +23,25 @@ BASE, IMAGE = "localhost/puna-test-base", "localhost/puna-test"
 PACKAGES = "python3,python3-venv,libgomp1,systemd,systemd-sysv,dbus,curl"
 
 collect_ignore_glob = [] if os.environ.get("PUNA_DEPLOY") else ["test_*.py"]
+
+CONTAINER = ("unshare", "--mount", "--pid", "--fork", "--net", "mount", "-t", "proc", "proc", "/proc")
+"""A command that succeeds where containers can run. Without root, or inside many containers, it fails."""
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the tests that need a container where the machine runs none. They lack no tool, so none is skipped."""
+    contained = [item for item in items if "image" in getattr(item, "fixturenames", ())]
+    if contained and subprocess.run(CONTAINER, capture_output=True, check=False).returncode:
+        config.stash[LEFT_OUT] = len(contained)
+        config.hook.pytest_deselected(items=contained)
+        items[:] = [item for item in items if item not in contained]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say how many were left out."""
+    if count := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"{count} tests are not applicable: this machine runs no containers")
 
 
 def done(*command, seconds=300, **more):
