@@ -220,6 +220,18 @@ class HostDied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLost:
+    """A node is gone: it does not answer, or refuses this core. Its hosts count as ended."""
+
+    node: str
+    """Its address."""
+    hosts: int
+    """Number of hosts that it ran for this core."""
+    error: str
+    """Why it counts as gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallEnded:
     """A gRPC call has ended, of any service."""
 

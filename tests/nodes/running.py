@@ -93,7 +93,8 @@ def contract_on_nodes(cluster, **environment):
                 self._shared = launchers[self._loop]
                 self._shared[0] += 1
                 self.machines = 1
-                self.start, self.free_bytes = self._shared[2].start, self._shared[2].free_bytes
+                launcher = self._shared[2]
+                self.start, self.nodes, self.free_bytes = launcher.start, launcher.nodes, launcher.free_bytes
 
             async def aclose(self):
                 self._shared[0] -= 1

@@ -18,7 +18,7 @@ class Permission(Enum):
     MODELS = "models"
     """Changes the store, and unloads and pins models."""
     METRICS = "metrics"
-    """Reads metrics and server events, which name all models, and keys."""
+    """Reads metrics and server events, which name all models and keys, and the list of nodes."""
     REQUESTS = "requests"
     """Reads the records of past requests, with their prompts and answers: those of the caller's own key."""
     DIAGNOSTICS = "diagnostics"
@@ -65,6 +65,7 @@ _BY_METHOD: Final = {
     "puna.v1.ServerService/GetServerInfo": Permission.READ,
     "puna.v1.ServerService/WatchLoad": Permission.READ,
     "puna.v1.ServerService/GetMetrics": Permission.METRICS,
+    "puna.v1.ServerService/ListNodes": Permission.METRICS,
     "puna.v1.DiagnosticsService/ListRequestRecords": Permission.REQUESTS,
     "puna.v1.DiagnosticsService/GetRequestRecord": Permission.REQUESTS,
     "puna.v1.DiagnosticsService/StreamServerEvents": Permission.METRICS,

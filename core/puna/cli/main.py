@@ -130,13 +130,11 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _ask_server(arguments: argparse.Namespace, settings: Settings) -> None:
-    from puna.cli import bench, changing, config, create, listing, run, show, top, transfer
+    from puna.cli import bench, changing, config, create, run, show, top, transfer
 
     match arguments.command:
-        case "list" | "ls":
-            await listing.list_models(settings, arguments.prefix, as_json=arguments.json)
-        case "ps":
-            await listing.list_loaded(settings, arguments.prefix, as_json=arguments.json)
+        case "list" | "ls" | "ps" | "nodes":
+            await _list(arguments, settings)
         case "top":
             await top.top(settings, interval=arguments.interval, once=arguments.once)
         case "bench":
@@ -168,6 +166,17 @@ async def _ask_server(arguments: argparse.Namespace, settings: Settings) -> None
             await create.create(settings, arguments)
         case "run":
             await run.run(settings, arguments)
+
+
+async def _list(arguments: argparse.Namespace, settings: Settings) -> None:
+    from puna.cli import listing, nodes
+
+    if arguments.command == "nodes":
+        await nodes.list_nodes(settings, as_json=arguments.json)
+    elif arguments.command == "ps":
+        await listing.list_loaded(settings, arguments.prefix, as_json=arguments.json)
+    else:
+        await listing.list_models(settings, arguments.prefix, as_json=arguments.json)
 
 
 async def _requests(arguments: argparse.Namespace, settings: Settings) -> None:

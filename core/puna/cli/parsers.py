@@ -118,6 +118,8 @@ def _add_models(commands: "argparse._SubParsersAction[Command]") -> None:
     bench.add_argument("--prompt-tokens", type=int, default=256, metavar="N", help="about (default: 256)")
     bench.add_argument("--output-tokens", type=int, default=128, metavar="N", help="at most (default: 128)")
     bench.add_flag("--json", help="for scripts")
+    nodes = commands.add_parser("nodes", help="list the machines that run models for the server", epilog=ASKING)
+    nodes.add_flag("--json", help="for scripts")
     requests = commands.add_parser("requests", help="list, show or cancel requests", epilog=ASKING)
     requests.add_argument("model", nargs="?", default="", help="only those of this model")
     requests.add_flag("--past", help="list also the last ones that have ended (PUNA_RECORDS)")

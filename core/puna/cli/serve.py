@@ -360,4 +360,4 @@ def _metrics(core: "Serving", pool: "ModelPool", settings: Settings) -> "Metrics
     # Not earlier: a server without metrics need not import the library.
     from puna.metrics.collector import Metrics
 
-    return Metrics(core.activity.entries, pool.loaded, settings.metrics_prefix)
+    return Metrics(core.activity.entries, pool.loaded, settings.metrics_prefix, nodes=pool.nodes)

@@ -1,4 +1,4 @@
-"""The last events of the server: models that were loaded or removed, and hosts that died."""
+"""The last events of the server: models that were loaded or removed, hosts that died, and nodes that were lost."""
 
 import time
 from typing import Final, TypeAlias
@@ -6,7 +6,9 @@ from typing import Final, TypeAlias
 from puna import events
 from puna.diagnostics.tail import Tail
 
-ServerEvent: TypeAlias = events.ModelLoaded | events.ModelLoadFailed | events.ModelRemoved | events.HostDied
+ServerEvent: TypeAlias = (
+    events.ModelLoaded | events.ModelLoadFailed | events.ModelRemoved | events.HostDied | events.NodeLost
+)
 OVERHEAD: Final = 512
 """Bytes that an event is charged beside the text of an error."""
 
@@ -22,6 +24,7 @@ class ServerEvents:
             events.subscribe(events.ModelLoadFailed, self._keep),
             events.subscribe(events.ModelRemoved, self._keep),
             events.subscribe(events.HostDied, self._keep),
+            events.subscribe(events.NodeLost, self._keep),
         ]
 
     def close(self) -> None:
@@ -30,5 +33,5 @@ class ServerEvents:
             stop()
 
     def _keep(self, event: ServerEvent) -> None:
-        size = len(event.error) if isinstance(event, events.ModelLoadFailed) else 0
+        size = len(event.error) if isinstance(event, events.ModelLoadFailed | events.NodeLost) else 0
         self.items.append((time.time_ns(), event), size + OVERHEAD)

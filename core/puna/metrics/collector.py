@@ -2,7 +2,7 @@
 
 Names and meanings are those of vLLM under the prefix `puna:`, so that boards for vLLM work after a change of the
 prefix. Metrics that vLLM does not have follow. Counters and histograms change with events of `puna.events`. Gauges are
-read from the tables of requests and models at each question.
+read from the tables of requests, models and nodes at each question.
 
 The value of a label is never chosen by a client alone: a series lives for ever, and a client with many names would fill
 the memory. So the label `model_name` is that of a model which this process has loaded, and empty for a request that did
@@ -18,6 +18,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from puna import events
+from puna.runtime.launcher import NodeState, NodeStatus
 from puna.runtime.requirements import LoadedEntry
 from puna.serving.activity import Entry
 
@@ -43,8 +44,10 @@ class Metrics:
         requests: Callable[[], Iterable[Entry]],
         models: Callable[[], Sequence[LoadedEntry]],
         prefix: str = "puna",
+        *,
+        nodes: Callable[[], Sequence[NodeStatus]] = tuple,
     ) -> None:
-        """`requests` returns the requests under way, `models` the loaded models."""
+        """`requests` returns the requests under way, `models` the loaded models, `nodes` the nodes."""
         # A gauge beside each counter, with the time of its first event, which no board reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
@@ -52,13 +55,14 @@ class Metrics:
         self._known = {label(each.name) for each in models()}
         self._prefix = prefix
         self._declare()
-        self._registry.register(_Tables(requests, models, prefix))
+        self._registry.register(_Tables(requests, models, nodes, prefix))
         self._endings = [
             events.subscribe(events.RequestEnded, self._on_request),
             events.subscribe(events.AnswerTimed, self._on_times),
             events.subscribe(events.ModelLoaded, self._on_loaded),
             events.subscribe(events.ModelRemoved, self._on_removed),
             events.subscribe(events.HostDied, self._on_death),
+            events.subscribe(events.NodeLost, lambda _: self._lost.inc()),
             events.subscribe(events.CallEnded, self._on_call),
         ]
 
@@ -106,6 +110,10 @@ class Metrics:
         self._load = histogram("model_load_seconds", "Loading of a model.", _LONG)
         self._removed = counter("models_removed", "Models that are no longer loaded.", "cause")
         self._deaths = counter("host_deaths", "Hosts that ended without being asked to.", "status")
+        # Not by node: a cluster may give each of its nodes a new address at each start.
+        self._lost = Counter(
+            f"{self._prefix}:nodes_lost", "Times that a node was lost with its hosts.", registry=self._registry
+        )
         self._by_key = Counter(
             f"{self._prefix}:key_tokens", "Tokens of the requests with a key.", ("key", "kind"), registry=self._registry
         )
@@ -189,13 +197,18 @@ class Metrics:
 
 
 class _Tables(Collector):
-    """Gauges, read from the tables of requests and models when they are asked for."""
+    """Gauges, read from the tables of requests, models and nodes when they are asked for."""
 
     def __init__(
-        self, requests: Callable[[], Iterable[Entry]], models: Callable[[], Sequence[LoadedEntry]], prefix: str
+        self,
+        requests: Callable[[], Iterable[Entry]],
+        models: Callable[[], Sequence[LoadedEntry]],
+        nodes: Callable[[], Sequence[NodeStatus]],
+        prefix: str,
     ) -> None:
         self._requests = requests
         self._models = models
+        self._nodes = nodes
         self._prefix = prefix
 
     def collect(self) -> Iterator[Metric]:
@@ -220,6 +233,27 @@ class _Tables(Collector):
         text = "Part of the KV cache that running requests use, from 0 to 1."
         yield self._gauge("kv_cache_usage_perc", text, used)
         yield self._cache_config(loaded)
+        yield from self._of_nodes()
+
+    def _of_nodes(self) -> Iterator[Metric]:
+        found = self._nodes()
+        for name, text, values in (
+            (
+                "node_connected",
+                "Whether the server holds the lease of the node.",
+                [_is_connected(each) for each in found],
+            ),
+            ("node_hosts", "Hosts that the node runs for the server.", [each.hosts for each in found]),
+            (
+                "node_free_memory_bytes",
+                "Free memory of the node, as it told last.",
+                [each.free_bytes for each in found],
+            ),
+        ):
+            family = GaugeMetricFamily(f"{self._prefix}:{name}", text, labels=("node",))
+            for each, value in zip(found, values, strict=True):
+                family.add_metric([each.address], value)
+            yield family
 
     def _cache_config(self, loaded: Mapping[str, LoadedEntry]) -> Metric:
         # vLLM counts in blocks of tokens. A block of one token gives its boards the number of tokens.
@@ -235,6 +269,10 @@ class _Tables(Collector):
         for model, value in values.items():
             family.add_metric([model], value)
         return family
+
+
+def _is_connected(node: NodeStatus) -> bool:
+    return node.state is NodeState.CONNECTED
 
 
 def label(name: str) -> str:

@@ -14,6 +14,7 @@ from puna.plugins import Plugin
 from puna.plugins.table import plain
 from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.pages import page
+from puna.runtime.launcher import NodeState, NodeStatus
 from puna.serving.core import Serving
 from puna.settings import REST_VERSION
 from puna_client.v1 import server_pb2, server_pb2_grpc
@@ -26,6 +27,12 @@ PHASES: Final = {
     "decode": server_pb2.REQUEST_PHASE_DECODE,
 }
 """Phases of requests, by the names that the core has for them."""
+
+NODE_STATES: Final = {
+    NodeState.CONNECTED: server_pb2.NODE_STATE_CONNECTED,
+    NodeState.CONNECTING: server_pb2.NODE_STATE_CONNECTING,
+    NodeState.DISCONNECTED: server_pb2.NODE_STATE_DISCONNECTED,
+}
 
 
 class ServerServicer(server_pb2_grpc.ServerServiceServicer):
@@ -104,6 +111,12 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
         return server_pb2.ReloadConfigurationResponse(changed=found.changed, pending=found.pending)
 
     @unary
+    async def ListNodes(self, request: server_pb2.ListNodesRequest, context: Context) -> server_pb2.ListNodesResponse:
+        """List the nodes."""
+        found, token = page(self._serving.nodes(), lambda each: (each.address,), request, ["ListNodes"])
+        return server_pb2.ListNodesResponse(nodes=map(_node, found), next_page_token=token)
+
+    @unary
     async def ListUsage(self, request: server_pb2.ListUsageRequest, context: Context) -> server_pb2.ListUsageResponse:
         """Return the usage of API keys."""
         found, token = page(current().usage(), lambda each: (each[0].created, each[0].id), request, ["ListUsage"])
@@ -155,6 +168,18 @@ def _timestamp(nanoseconds: int) -> Timestamp:
     stamp = Timestamp()
     stamp.FromNanoseconds(nanoseconds)
     return stamp
+
+
+def _node(status: NodeStatus) -> server_pb2.NodeInfo:
+    return server_pb2.NodeInfo(
+        address=status.address,
+        state=NODE_STATES[status.state],
+        hosts=status.hosts,
+        free_memory_bytes=status.free_bytes,
+        lease_expire_time=_timestamp(status.lease_expires_ns) if status.lease_expires_ns else None,
+        error=status.error,
+        lost_count=status.losses,
+    )
 
 
 def _info(plugins: list[Plugin]) -> server_pb2.GetServerInfoResponse:

@@ -124,4 +124,7 @@ def _server_event(number: int, time_ns: int, event: ServerEvent) -> diagnostics_
             found.model_removed.CopyFrom(removed)
         case events.HostDied():
             found.host_died.CopyFrom(wire.HostDied(model=event.model, status=event.status))
+        case events.NodeLost():
+            lost = wire.NodeLost(node=event.node, hosts=event.hosts, error_message=replace_lone_surrogates(event.error))
+            found.node_lost.CopyFrom(lost)
     return found

@@ -8,8 +8,9 @@ and notices hangs in the same way.
 A launcher that is closed starts no further host. The hosts that it has started are released by their owners.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 import grpc
@@ -128,6 +129,35 @@ class Endpoint:
     file is missing there."""
 
 
+class NodeState(Enum):
+    """Whether a node can run hosts."""
+
+    CONNECTED = "connected"
+    """This core holds the node's lease."""
+    CONNECTING = "connecting"
+    DISCONNECTED = "disconnected"
+    """This core does not hold the lease. The next load connects to the node again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """A machine other than this one that runs hosts."""
+
+    address: str
+    """Its address, such as "gpu1:11436"."""
+    state: NodeState
+    hosts: int
+    """Number of hosts that it runs for this core."""
+    free_bytes: int
+    """Its free memory, as it told last; 0: unknown."""
+    lease_expires_ns: int
+    """When its lease ends unless it is renewed, in nanoseconds since 1970; 0: this core does not hold it."""
+    error: str
+    """Why this core does not hold the lease; empty if it does, or has not tried to take it."""
+    losses: int
+    """How often the node was lost."""
+
+
 class Launcher(Protocol):
     """Starts hosts."""
 
@@ -137,6 +167,9 @@ class Launcher(Protocol):
 
     async def start(self, requirements: HostRequirements) -> Endpoint:
         """Start a host and wait until it listens. Raises HostFailedError, or LoadFailedError if there is no place."""
+
+    def nodes(self) -> Sequence[NodeStatus]:
+        """Return the machines other than this one on which hosts may run; none if there are no others."""
 
     def free_bytes(self) -> int:
         """Return the bytes of memory that a further model can take; 0 if that is not known."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from puna.host.stream import address, connect
 from puna.runtime import memory
 from puna.runtime.host_process import HostProcess
-from puna.runtime.launcher import Endpoint, HostRequirements
+from puna.runtime.launcher import Endpoint, HostRequirements, NodeStatus
 
 
 class LocalLauncher:
@@ -32,6 +32,10 @@ class LocalLauncher:
             open_stream=partial(connect, address(socket)),
             release=host.stop,
         )
+
+    def nodes(self) -> tuple[NodeStatus, ...]:
+        """Return nothing: all hosts run on this machine."""
+        return ()
 
     def free_bytes(self) -> int:
         """Return the free memory of this machine."""

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from uuid import uuid4
 import grpc
 import grpc.aio
 
+from puna import events
 from puna.backend import ModelSpec
 from puna.backend.v1 import node_pb2 as wire
 from puna.backend.v1 import node_pb2_grpc
@@ -32,7 +34,7 @@ from puna.host.stream import Frames
 from puna.request_log import without_request
 from puna.runtime.errors import HostFailedError, NodeError
 from puna.runtime.heartbeat import answered
-from puna.runtime.launcher import Endpoint, HostRequirements
+from puna.runtime.launcher import Endpoint, HostRequirements, NodeState, NodeStatus
 from puna.runtime.remote_host import RemoteHost
 from puna.runtime.tunnel import CONTROL, Tunnels, grpc_of, run_of
 
@@ -42,6 +44,8 @@ RENEW_SECONDS: Final = 0.5
 """Pause between two renewals of a lease."""
 LARGEST_MESSAGE: Final = 1 << 20
 """Bytes of a message of the node itself."""
+LONGEST_LEASE: Final = 1e9
+"""Seconds of a lease above which it counts as unknown."""
 CORE_ID: Final = uuid4().hex
 """The identity of this process as a core."""
 
@@ -60,6 +64,8 @@ class _Link:
     hosts: set[RemoteHost]
     close_socket: Callable[[], None]
     renewing: "asyncio.Task[None] | None" = None
+    expires_ns: int = 0
+    """When the lease ends unless it is renewed, in nanoseconds since 1970."""
     lost: str = ""
     """Why the node is gone; empty if it is not."""
 
@@ -79,6 +85,9 @@ class Node:
         self._linking = asyncio.Lock()
         self.free_bytes = 0
         """Free memory of the node, as it told last; 0: unknown."""
+        self._failure = ""
+        """Why the last attempt to connect failed; empty if it did not."""
+        self._losses = 0
 
     @property
     def hosts(self) -> int:
@@ -90,11 +99,35 @@ class Node:
         """Whether this core holds the node's lease."""
         return self._link is not None and not self._link.lost
 
+    def status(self) -> NodeStatus:
+        """Return what an operator wants to know of the node."""
+        link = self._link
+        if link is not None and not link.lost:
+            state, error = NodeState.CONNECTED, ""
+        else:
+            state = NodeState.CONNECTING if self._linking.locked() else NodeState.DISCONNECTED
+            error = self._failure or (link.lost if link is not None else "")
+        return NodeStatus(
+            address=self.address,
+            state=state,
+            hosts=self.hosts,
+            free_bytes=self.free_bytes,
+            lease_expires_ns=link.expires_ns if link is not None and state is NodeState.CONNECTED else 0,
+            error=error,
+            losses=self._losses,
+        )
+
     async def connect(self) -> None:
         """Take the node's lease, if this core does not hold it. Raises NodeError."""
         async with self._linking:
-            if not self.connected:
+            if self.connected:
+                return
+            try:
                 self._link = await self._take()
+            except NodeError as error:
+                self._failure = str(error)
+                raise
+            self._failure = ""
 
     async def start(self, requirements: HostRequirements) -> Endpoint:
         """Start a host and wait until it listens. The node must have been connected.
@@ -244,6 +277,8 @@ class Node:
                 if silent < self._silence_seconds and not link.lost and _may_recover(error):
                     continue
             log.error("%s: its %d hosts are given up", reason, len(link.hosts))
+            self._losses += 1
+            events.publish(events.NodeLost(node=self.address, hosts=len(link.hosts), error=reason))
             await self._end(link, reason)
 
     async def _renew(self, link: _Link) -> bool:
@@ -254,7 +289,9 @@ class Node:
             with self._errors(link):
                 if not await answered(answer, self._silence_seconds):
                     return False
-                self.free_bytes = max(answer.result().free_memory_bytes, 0)
+                renewed = answer.result()
+                self.free_bytes = max(renewed.free_memory_bytes, 0)
+                link.expires_ns = time.time_ns() + _lease_ns(renewed.seconds)
         finally:
             answer.cancel()
         return True
@@ -290,6 +327,11 @@ class Node:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
             raise NodeError(link.lost or gone) from None
+
+
+def _lease_ns(seconds: float) -> int:
+    """Return the duration of a lease in nanoseconds. The node tells it, so it may be any number."""
+    return int(seconds * 1e9) if 0 < seconds < LONGEST_LEASE else 0
 
 
 def _may_recover(error: NodeError) -> bool:

@@ -11,7 +11,7 @@ again.
 """
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from puna.runtime.admitted_model import AdmittedModel
 from puna.runtime.estimates import MemoryEstimator, ModelEstimate
 from puna.runtime.keep_alive import PooledModel
 from puna.runtime.launch import LoadInHost, ModelLauncher
-from puna.runtime.launcher import Launcher
+from puna.runtime.launcher import Launcher, NodeStatus
 from puna.runtime.listing_hosts import ListingHosts
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.loader import Loader
@@ -201,6 +201,10 @@ class ModelPool:
     def loaded(self) -> list[LoadedEntry]:
         """Return the loaded models. The model that expires last comes first."""
         return self._models.entries()
+
+    def nodes(self) -> Sequence[NodeStatus]:
+        """Return the machines other than this one on which hosts may run."""
+        return self._hosts.nodes()
 
     def waiting(self) -> int:
         """Return how many requests wait for a model to be loaded."""

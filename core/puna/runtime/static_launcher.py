@@ -11,7 +11,7 @@ from puna.blocking import retrieve_exception
 from puna.process.cluster_tls import core_context, default_folder
 from puna.request_log import without_request
 from puna.runtime.errors import NodeError
-from puna.runtime.launcher import Endpoint, HostRequirements
+from puna.runtime.launcher import Endpoint, HostRequirements, NodeStatus
 from puna.runtime.node import Node
 from puna.settings import Settings
 
@@ -76,6 +76,10 @@ class StaticLauncher:
                     else:
                         reasons[node] = str(failure)
         raise NodeError(f"no node can run the model: {'; '.join(reasons[each] for each in self._nodes)}")
+
+    def nodes(self) -> list[NodeStatus]:
+        """Return the nodes, those that are down included."""
+        return [each.status() for each in self._nodes]
 
     def free_bytes(self) -> int:
         """Return the free memory of the node that has the most."""

@@ -22,6 +22,7 @@ from puna.models.store import ModelStore
 from puna.models.upkeep.report import Finding, Report
 from puna.plugins import Plugin, Registry
 from puna.runtime.estimates import ModelEstimate
+from puna.runtime.launcher import NodeStatus
 from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import LeaseKind, LoadedEntry
 from puna.sandbox.sandbox import Sandbox
@@ -200,6 +201,10 @@ class Serving:
     def waiting_for_load(self) -> int:
         """Return how many requests wait for a model to be loaded."""
         return self._pool.waiting()
+
+    def nodes(self) -> Sequence[NodeStatus]:
+        """Return the machines other than this one that run hosts."""
+        return self._pool.nodes()
 
     def occupancy(self) -> Occupancy:
         """Return how full the loaded models are.

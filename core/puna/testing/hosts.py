@@ -43,7 +43,7 @@ class _Noting:
         self._launcher = launcher
         self.address = ""
         self.machines = launcher.machines
-        self.free_bytes = launcher.free_bytes
+        self.nodes, self.free_bytes = launcher.nodes, launcher.free_bytes
         self.aclose = launcher.aclose
 
     async def start(self, requirements: HostRequirements) -> Endpoint:

@@ -38,7 +38,7 @@ def test_each_method_needs_the_permission_of_its_kind(method):
         Permission.INFERENCE: name.startswith(RUNNING) or method.startswith(KEEPING),
         Permission.MODELS: name.startswith(CHANGING) and not method.startswith(KEEPING),
         Permission.READ: name in LOOKING or method.endswith("/StreamModel"),
-        Permission.METRICS: name in ("GetMetrics", "ServerEvents"),
+        Permission.METRICS: name in ("GetMetrics", "ServerEvents", "ListNodes"),
         Permission.REQUESTS: name in ("ListRequestRecords", "GetRequestRecord"),
         Permission.DIAGNOSTICS: name == "Logs",
         Permission.ADMIN: name in OTHERS,

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from puna import events
 from puna.backend import KvCacheUsage
 from puna.metrics.collector import Metrics
+from puna.runtime.launcher import NodeState
 
 MODEL = {"model_name": "m"}
 LOADED = {"name": "m:latest", "size_bytes": 1000, "kv_cache_tokens": 100, "kv_cache_type": "q8_0"}
@@ -126,6 +127,21 @@ def test_gauges_are_read_from_the_tables(metrics, tables):
     assert value(metrics, "puna:kv_cache_usage_perc", **MODEL) == 0.25
     cache = {"block_size": "1", "num_gpu_blocks": "100", "cache_dtype": "q8_0"}
     assert value(metrics, "puna:cache_config_info", **MODEL, **cache) == 1
+
+
+def test_nodes_have_gauges_and_a_count_of_losses():
+    nodes = [
+        SimpleNamespace(address="gpu1:7", state=NodeState.CONNECTED, hosts=2, free_bytes=9),
+        SimpleNamespace(address="gpu2:7", state=NodeState.DISCONNECTED, hosts=0, free_bytes=0),
+    ]
+    metrics = Metrics(list, list, nodes=lambda: nodes)
+    events.publish(events.NodeLost(node="gpu2:7", hosts=1, error="it does not answer"))
+    metrics.close()
+    assert value(metrics, "puna:node_connected", node="gpu1:7") == 1
+    assert value(metrics, "puna:node_connected", node="gpu2:7") == 0
+    assert value(metrics, "puna:node_hosts", node="gpu1:7") == 2
+    assert value(metrics, "puna:node_free_memory_bytes", node="gpu1:7") == 9
+    assert value(metrics, "puna:nodes_lost_total") == 1
 
 
 def test_a_backend_that_does_not_count_its_cache_has_no_gauges_of_it(metrics, tables):

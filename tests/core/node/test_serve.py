@@ -12,12 +12,23 @@ import pytest
 
 from puna.backend import InvalidRequestError, SequenceRequest, TextDelta
 from puna.errors import BackendCrashedError, LoadFailedError
+from puna.events import NodeLost, subscribe
 from puna.node import certificates
 from puna.runtime.errors import HostFailedError, NodeError
 from puna.runtime.heartbeat import HangTimeouts
+from puna.runtime.launcher import NodeState
 
 CLEAR_SECONDS = 3.0
 """How long an error may take."""
+
+
+@pytest.fixture
+def lost():
+    """The events of nodes that were lost."""
+    heard = []
+    stop = subscribe(NodeLost, heard.append)
+    yield heard
+    stop()
 
 
 async def text(model, prompt):
@@ -183,11 +194,14 @@ async def test_certificates_of_another_cluster_are_refused(run_node, make_node, 
     assert time.monotonic() - began < CLEAR_SECONDS
 
 
-async def test_a_partition_is_a_clear_error_for_everything_that_waits(run_node, make_node, load_on, network):
+async def test_a_partition_is_a_clear_error_for_everything_that_waits(run_node, make_node, load_on, network, lost):
     running = await run_node(lease_seconds=2.5)
     between = await network(running.address)
     node = make_node(between.address, silence=1.5)
+    assert (node.status().state, node.status().error) == (NodeState.DISCONNECTED, "")
     model = await load_on(node)
+    assert (node.status().state, node.status().hosts) == (NodeState.CONNECTED, 1)
+    assert abs(node.status().lease_expires_ns - time.time_ns()) < 60e9
     (pid,) = await processes(running)
     waiting = [
         asyncio.create_task(each)
@@ -206,12 +220,17 @@ async def test_a_partition_is_a_clear_error_for_everything_that_waits(run_node, 
     took = time.monotonic() - began
     assert [type(each) for each in outcomes] == [BackendCrashedError] * 3 + [NodeError]
     assert all(f"{between.address} has not answered for 1.5 s" in str(each) for each in outcomes), outcomes
+    assert lost == [NodeLost(node=between.address, hosts=2, error=f"{between.address} has not answered for 1.5 s")]
+    found = node.status()
+    assert (found.state, found.hosts, found.losses, found.lease_expires_ns) == (NodeState.DISCONNECTED, 0, 1, 0)
+    assert found.error == lost[0].error
     # Closing what is gone waits for nothing either.
     await asyncio.wait_for(model.aclose(), CLEAR_SECONDS)
     assert took < CLEAR_SECONDS + 1.0
     await until(lambda: not runs(pid))  # the lease has run out
     between.heal()
     assert await text(await load_on(node), "again") == ["again"]
+    assert (node.status().state, node.status().error, node.status().losses) == (NodeState.CONNECTED, "", 1)
 
 
 async def test_a_healed_node_ends_the_hosts_that_were_given_up(run_node, make_node, load_on, network):

@@ -453,11 +453,12 @@ async def test_what_happens_to_models_is_shown(stubs, backend):
     events.publish(events.HostDied(model="m", status="SIGKILL"))
     events.publish(events.ModelLoadFailed(model="m", backend="b", reason="LOAD_FAILED", error="bad\ud800"))
     events.publish(events.ModelRemoved(model="m", cause="evicted", evicted_for="n"))
+    events.publish(events.NodeLost(node="gpu1:7", hosts=2, error="it does not answer"))
     found = []
-    while len(found) < 5:
+    while len(found) < 6:
         found += (await call.read()).events
     call.cancel()
-    loaded, removed, died, failed, evicted = found
+    loaded, removed, died, failed, evicted, lost = found
     assert (loaded.model_loaded.model, loaded.model_loaded.backend) == ("plain:latest", "played")
     assert loaded.model_loaded.load.ToNanoseconds() > 0
     causes = diagnostics_pb2.ModelRemovalCause
@@ -468,7 +469,12 @@ async def test_what_happens_to_models_is_shown(stubs, backend):
         causes.MODEL_REMOVAL_CAUSE_EVICTED,
         "n",
     )
-    assert [each.number for each in found] == [1, 2, 3, 4, 5]
+    assert (lost.node_lost.node, lost.node_lost.hosts, lost.node_lost.error_message) == (
+        "gpu1:7",
+        2,
+        "it does not answer",
+    )
+    assert [each.number for each in found] == [1, 2, 3, 4, 5, 6]
     again = stubs.diagnostics.StreamServerEvents(diagnostics_pb2.StreamServerEventsRequest())
     assert [each async for answer in again for each in answer.events] == found
 

@@ -4,6 +4,7 @@ import grpc
 import pytest
 from tests.core.serving.asking import until
 
+from puna.runtime.launcher import NodeState, NodeStatus
 from puna.settings import REST_VERSION
 from puna_client.v1 import chat_pb2, generate_pb2, message_pb2, server_pb2, usage_pb2
 
@@ -28,6 +29,38 @@ async def test_a_server_without_a_configuration_has_none_to_read(stubs):
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         await stubs.server.ReloadConfiguration(server_pb2.ReloadConfigurationRequest())
     assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_nodes_are_listed_by_address(stubs, serving, monkeypatch):
+    states = {
+        "b:1": NodeState.DISCONNECTED,
+        "a:1": NodeState.CONNECTED,
+        "c:1": NodeState.CONNECTING,
+    }
+    nodes = [
+        NodeStatus(
+            address=each,
+            state=state,
+            hosts=2,
+            free_bytes=7,
+            lease_expires_ns=5 if each == "a:1" else 0,
+            error="e",
+            losses=3,
+        )
+        for each, state in states.items()
+    ]
+    assert not (await stubs.server.ListNodes(server_pb2.ListNodesRequest())).nodes
+    monkeypatch.setattr(serving, "nodes", lambda: nodes)
+    first = await stubs.server.ListNodes(server_pb2.ListNodesRequest(page_size=2))
+    rest = await stubs.server.ListNodes(server_pb2.ListNodesRequest(page_token=first.next_page_token))
+    found = [*first.nodes, *rest.nodes]
+    assert [(each.address, each.state) for each in found] == [
+        ("a:1", server_pb2.NODE_STATE_CONNECTED),
+        ("b:1", server_pb2.NODE_STATE_DISCONNECTED),
+        ("c:1", server_pb2.NODE_STATE_CONNECTING),
+    ]
+    assert (found[0].hosts, found[0].free_memory_bytes, found[0].error, found[0].lost_count) == (2, 7, "e", 3)
+    assert [each.lease_expire_time.ToNanoseconds() for each in found if each.HasField("lease_expire_time")] == [5]
 
 
 async def test_requests_are_listed_and_can_be_cancelled(stubs, backend):

@@ -705,7 +705,7 @@ Global___StreamLogsResponse: _TypeAlias = StreamLogsResponse  # noqa: Y015
 
 @_typing.final
 class ServerEvent(_message.Message):
-    """ServerEvent is something that happened to the server's models."""
+    """ServerEvent is something that happened to the server's models or nodes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -825,12 +825,43 @@ class ServerEvent(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class NodeLost(_message.Message):
+        """NodeLost: a node is gone, since it does not answer or refuses the server. Its hosts count as ended. The next load
+        connects to it again.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NODE_FIELD_NUMBER: _builtins.int
+        HOSTS_FIELD_NUMBER: _builtins.int
+        ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+        node: _builtins.str
+        """Address of the node."""
+        hosts: _builtins.int
+        """Number of hosts that it ran for the server."""
+        error_message: _builtins.str
+        """Why the node counts as gone."""
+        def __init__(
+            self,
+            *,
+            node: _builtins.str = ...,
+            hosts: _builtins.int = ...,
+            error_message: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["error_message", b"error_message", "hosts", b"hosts", "node", b"node"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NUMBER_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     MODEL_LOADED_FIELD_NUMBER: _builtins.int
     MODEL_LOAD_FAILED_FIELD_NUMBER: _builtins.int
     MODEL_REMOVED_FIELD_NUMBER: _builtins.int
     HOST_DIED_FIELD_NUMBER: _builtins.int
+    NODE_LOST_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Number of the event, from 1. Events that were dropped leave a gap."""
     @_builtins.property
@@ -853,6 +884,10 @@ class ServerEvent(_message.Message):
     def host_died(self) -> Global___ServerEvent.HostDied:
         """A host process died."""
 
+    @_builtins.property
+    def node_lost(self) -> Global___ServerEvent.NodeLost:
+        """A node is gone."""
+
     def __init__(
         self,
         *,
@@ -862,12 +897,13 @@ class ServerEvent(_message.Message):
         model_load_failed: Global___ServerEvent.ModelLoadFailed | None = ...,
         model_removed: Global___ServerEvent.ModelRemoved | None = ...,
         host_died: Global___ServerEvent.HostDied | None = ...,
+        node_lost: Global___ServerEvent.NodeLost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "host_died", b"host_died", "model_load_failed", b"model_load_failed", "model_loaded", b"model_loaded", "model_removed", b"model_removed", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "host_died", b"host_died", "model_load_failed", b"model_load_failed", "model_loaded", b"model_loaded", "model_removed", b"model_removed", "node_lost", b"node_lost", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "host_died", b"host_died", "model_load_failed", b"model_load_failed", "model_loaded", b"model_loaded", "model_removed", b"model_removed", "number", b"number", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "host_died", b"host_died", "model_load_failed", b"model_load_failed", "model_loaded", b"model_loaded", "model_removed", b"model_removed", "node_lost", b"node_lost", "number", b"number", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["model_loaded", "model_load_failed", "model_removed", "host_died"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["model_loaded", "model_load_failed", "model_removed", "host_died", "node_lost"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

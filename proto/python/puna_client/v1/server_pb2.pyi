@@ -53,6 +53,34 @@ REQUEST_PHASE_DECODE: RequestPhase.ValueType  # 4
 """It has output."""
 Global___RequestPhase: _TypeAlias = RequestPhase  # noqa: Y015
 
+class _NodeState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NODE_STATE_UNSPECIFIED: _NodeState.ValueType  # 0
+    """Unknown."""
+    NODE_STATE_CONNECTED: _NodeState.ValueType  # 1
+    """The server holds the node's lease. The node runs hosts for it."""
+    NODE_STATE_CONNECTING: _NodeState.ValueType  # 2
+    """The server connects to the node."""
+    NODE_STATE_DISCONNECTED: _NodeState.ValueType  # 3
+    """The server does not hold the node's lease. The next load of a model connects to the node again."""
+
+class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
+    """NodeState says whether a node can run hosts for the server."""
+
+NODE_STATE_UNSPECIFIED: NodeState.ValueType  # 0
+"""Unknown."""
+NODE_STATE_CONNECTED: NodeState.ValueType  # 1
+"""The server holds the node's lease. The node runs hosts for it."""
+NODE_STATE_CONNECTING: NodeState.ValueType  # 2
+"""The server connects to the node."""
+NODE_STATE_DISCONNECTED: NodeState.ValueType  # 3
+"""The server does not hold the node's lease. The next load of a model connects to the node again."""
+Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
+
 @_typing.final
 class GetServerInfoRequest(_message.Message):
     """GetServerInfoRequest has no fields."""
@@ -529,6 +557,110 @@ class ListUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListUsageResponse: _TypeAlias = ListUsageResponse  # noqa: Y015
+
+@_typing.final
+class ListNodesRequest(_message.Message):
+    """ListNodesRequest selects a page of the list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Largest number of nodes to return, at least 0. 0: 100. Numbers above 1000 count as 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous page. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNodesRequest: _TypeAlias = ListNodesRequest  # noqa: Y015
+
+@_typing.final
+class NodeInfo(_message.Message):
+    """NodeInfo describes a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    FREE_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    LOST_COUNT_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Address, such as "gpu1:11436"."""
+    state: Global___NodeState.ValueType
+    """State."""
+    hosts: _builtins.int
+    """Number of hosts that it runs for the server."""
+    free_memory_bytes: _builtins.int
+    """Free memory of the node in bytes, as it told last. 0: unknown."""
+    error: _builtins.str
+    """Why the server does not hold the lease. Empty: it holds it, or has not tried to take it."""
+    lost_count: _builtins.int
+    """Number of times that the server has lost the node since the server started."""
+    @_builtins.property
+    def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Time when the lease ends unless the server renews it, which the server does about twice a second. Unset: the server
+        does not hold the lease.
+        """
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        state: Global___NodeState.ValueType = ...,
+        hosts: _builtins.int = ...,
+        free_memory_bytes: _builtins.int = ...,
+        lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        error: _builtins.str = ...,
+        lost_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "error", b"error", "free_memory_bytes", b"free_memory_bytes", "hosts", b"hosts", "lease_expire_time", b"lease_expire_time", "lost_count", b"lost_count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015
+
+@_typing.final
+class ListNodesResponse(_message.Message):
+    """ListNodesResponse is a page of the list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty: this page is the last."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeInfo]:
+        """Nodes of the page, by address."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___NodeInfo] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNodesResponse: _TypeAlias = ListNodesResponse  # noqa: Y015
 
 @_typing.final
 class ReloadConfigurationRequest(_message.Message):

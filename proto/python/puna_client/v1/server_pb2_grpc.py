@@ -65,6 +65,11 @@ class ServerServiceStub(object):
                 request_serializer=puna_dot_v1_dot_server__pb2.ListUsageRequest.SerializeToString,
                 response_deserializer=puna_dot_v1_dot_server__pb2.ListUsageResponse.FromString,
                 _registered_method=True)
+        self.ListNodes = channel.unary_unary(
+                '/puna.v1.ServerService/ListNodes',
+                request_serializer=puna_dot_v1_dot_server__pb2.ListNodesRequest.SerializeToString,
+                response_deserializer=puna_dot_v1_dot_server__pb2.ListNodesResponse.FromString,
+                _registered_method=True)
         self.ReloadConfiguration = channel.unary_unary(
                 '/puna.v1.ServerService/ReloadConfiguration',
                 request_serializer=puna_dot_v1_dot_server__pb2.ReloadConfigurationRequest.SerializeToString,
@@ -123,6 +128,14 @@ class ServerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListNodes(self, request, context):
+        """ListNodes lists the nodes: the machines other than the server's own that run hosts for it. A server whose models run on
+        its own machine has none. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReloadConfiguration(self, request, context):
         """ReloadConfiguration reads the configuration again, as SIGHUP does. FAILED_PRECONDITION (CONFIGURATION_INVALID) if the
         file cannot be read or has mistakes: the text names each with its line, and the server keeps the configuration that
@@ -164,6 +177,11 @@ def add_ServerServiceServicer_to_server(servicer, server):
                     servicer.ListUsage,
                     request_deserializer=puna_dot_v1_dot_server__pb2.ListUsageRequest.FromString,
                     response_serializer=puna_dot_v1_dot_server__pb2.ListUsageResponse.SerializeToString,
+            ),
+            'ListNodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNodes,
+                    request_deserializer=puna_dot_v1_dot_server__pb2.ListNodesRequest.FromString,
+                    response_serializer=puna_dot_v1_dot_server__pb2.ListNodesResponse.SerializeToString,
             ),
             'ReloadConfiguration': grpc.unary_unary_rpc_method_handler(
                     servicer.ReloadConfiguration,
@@ -334,6 +352,33 @@ class ServerService(object):
             '/puna.v1.ServerService/ListUsage',
             puna_dot_v1_dot_server__pb2.ListUsageRequest.SerializeToString,
             puna_dot_v1_dot_server__pb2.ListUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/puna.v1.ServerService/ListNodes',
+            puna_dot_v1_dot_server__pb2.ListNodesRequest.SerializeToString,
+            puna_dot_v1_dot_server__pb2.ListNodesResponse.FromString,
             options,
             channel_credentials,
             insecure,

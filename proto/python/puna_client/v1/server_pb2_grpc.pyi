@@ -54,6 +54,10 @@ class ServerServiceStub:
     """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
     everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
     """
+    ListNodes: _grpc.UnaryUnaryMultiCallable[_server_pb2.ListNodesRequest, _server_pb2.ListNodesResponse]
+    """ListNodes lists the nodes: the machines other than the server's own that run hosts for it. A server whose models run on
+    its own machine has none. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
+    """
     ReloadConfiguration: _grpc.UnaryUnaryMultiCallable[_server_pb2.ReloadConfigurationRequest, _server_pb2.ReloadConfigurationResponse]
     """ReloadConfiguration reads the configuration again, as SIGHUP does. FAILED_PRECONDITION (CONFIGURATION_INVALID) if the
     file cannot be read or has mistakes: the text names each with its line, and the server keeps the configuration that
@@ -85,6 +89,10 @@ class ServerServiceAsyncStub(ServerServiceStub):
     ListUsage: _aio.UnaryUnaryMultiCallable[_server_pb2.ListUsageRequest, _server_pb2.ListUsageResponse]  # type: ignore[assignment]
     """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
     everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
+    """
+    ListNodes: _aio.UnaryUnaryMultiCallable[_server_pb2.ListNodesRequest, _server_pb2.ListNodesResponse]  # type: ignore[assignment]
+    """ListNodes lists the nodes: the machines other than the server's own that run hosts for it. A server whose models run on
+    its own machine has none. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
     """
     ReloadConfiguration: _aio.UnaryUnaryMultiCallable[_server_pb2.ReloadConfigurationRequest, _server_pb2.ReloadConfigurationResponse]  # type: ignore[assignment]
     """ReloadConfiguration reads the configuration again, as SIGHUP does. FAILED_PRECONDITION (CONFIGURATION_INVALID) if the
@@ -150,6 +158,16 @@ class ServerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_server_pb2.ListUsageResponse, _abc.Awaitable[_server_pb2.ListUsageResponse]]:
         """ListUsage lists what API keys have used, oldest key first: the caller's own key, or all keys if the caller may see
         everything. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
+        """
+
+    @_abc_1.abstractmethod
+    def ListNodes(
+        self,
+        request: _server_pb2.ListNodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_server_pb2.ListNodesResponse, _abc.Awaitable[_server_pb2.ListNodesResponse]]:
+        """ListNodes lists the nodes: the machines other than the server's own that run hosts for it. A server whose models run on
+        its own machine has none. INVALID_ARGUMENT (INVALID_REQUEST) for a bad page token.
         """
 
     @_abc_1.abstractmethod

@@ -1,9 +1,9 @@
-/** The events of the server: models that were loaded and removed, and hosts that died, newest first. */
+/** The events of the server: models that were loaded and removed, hosts that died, and nodes that were lost, newest first. */
 
 import { panel } from "../dom.js";
 import { LiveTable } from "../live_table.js";
 import { sleep } from "../poll.js";
-import { clock, modelName, seconds } from "../text.js";
+import { clock, count, modelName, seconds } from "../text.js";
 
 const METHOD = "puna.v1.DiagnosticsService/StreamServerEvents";
 const RETRY = 2000;
@@ -22,7 +22,7 @@ export const CAUSES = {
 export function eventsPanel({ api, signal, announce }) {
   const columns = [
     { title: "Time", text: ({ time }) => clock(time) },
-    { title: "Model", text: (each) => modelName(detail(each).model) },
+    { title: "Model or node", text: subject },
     { title: "What happened", text: describe },
   ];
   const table = new LiveTable("Events, newest first", columns, { key: ({ number }) => number, empty: "Nothing has happened yet." });
@@ -31,7 +31,7 @@ export function eventsPanel({ api, signal, announce }) {
   follow({ api, signal }, (events, isNew) => {
     section.hidden = events === null;
     table.update(events ?? []);
-    for (const each of isNew) if (each.hostDied) announce(`${modelName(each.hostDied.model)}: ${describe(each)}`);
+    for (const each of isNew) if (each.hostDied || each.nodeLost) announce(`${subject(each)}: ${describe(each)}`);
   });
   return section;
 }
@@ -55,13 +55,14 @@ async function follow({ api, signal }, show) {
   }
 }
 
-function detail({ modelLoaded, modelLoadFailed, modelRemoved, hostDied }) {
-  return modelLoaded ?? modelLoadFailed ?? modelRemoved ?? hostDied ?? { model: "" };
+function subject({ modelLoaded, modelLoadFailed, modelRemoved, hostDied, nodeLost }) {
+  return nodeLost?.node ?? modelName((modelLoaded ?? modelLoadFailed ?? modelRemoved ?? hostDied)?.model);
 }
 
-function describe({ modelLoaded, modelLoadFailed, modelRemoved, hostDied }) {
+function describe({ modelLoaded, modelLoadFailed, modelRemoved, hostDied, nodeLost }) {
   if (modelLoaded) return `loaded by ${modelLoaded.backend} in ${seconds(Number.parseFloat(modelLoaded.load ?? "0"))}`;
   if (modelLoadFailed) return `not loaded: ${modelLoadFailed.errorMessage || modelLoadFailed.errorReason}`;
+  if (nodeLost) return `lost with ${count(nodeLost.hosts)} ${nodeLost.hosts === 1 ? "host" : "hosts"}: ${nodeLost.errorMessage}`;
   if (hostDied) return `its host died: ${hostDied.status}`;
   if (!modelRemoved) return "something that this page does not know";
   const { cause = "", evictedForModel } = modelRemoved;

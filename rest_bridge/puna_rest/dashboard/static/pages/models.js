@@ -1,10 +1,11 @@
-/** The models page: what is loaded, what is installed, and pulling more. */
+/** The models page: what is loaded, what is installed, the nodes, and pulling more. */
 
 import { explain } from "../api.js";
 import { actionButton, ask, h, panel, setText } from "../dom.js";
 import { LiveTable } from "../live_table.js";
 import { poll } from "../poll.js";
 import { ago, bytes, count, modelName, percent, seconds } from "../text.js";
+import { nodesPanel } from "./nodes.js";
 import { pullPanel } from "./pulls.js";
 
 export const title = "Models";
@@ -31,7 +32,7 @@ class ModelsPage {
     this.pending = h("p", { class: "muted", hidden: true });
     this.loadedPanel = panel("Loaded", this.loaded.node, this.pending);
     this.installedPanel = panel("Installed", this.installed.node);
-    root.append(this.problem, this.result, this.loadedPanel, this.installedPanel);
+    root.append(this.problem, this.result, this.loadedPanel, nodesPanel({ api, signal }), this.installedPanel);
     root.append(pullPanel({ api, signal, announce, onDone: () => this.refresh() }));
   }
 

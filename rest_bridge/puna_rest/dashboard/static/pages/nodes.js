@@ -1,0 +1,46 @@
+/** The nodes: the machines other than the server's own that run its hosts. */
+
+import { panel } from "../dom.js";
+import { LiveTable } from "../live_table.js";
+import { sleep } from "../poll.js";
+import { bytes, count } from "../text.js";
+
+const METHOD = "puna.v1.ServerService/ListNodes";
+const EVERY = 3000;
+/** A server without nodes gets none before it is started again. */
+const WITHOUT_NODES = ["unimplemented", "permission_denied"];
+
+/** Return the panel of the nodes. It is hidden while the server has none, or does not show them. */
+export function nodesPanel({ api, signal }) {
+  const columns = [
+    { title: "Node", text: (each) => each.address },
+    { title: "State", text: ({ state = "" }) => state.replace("NODE_STATE_", "").toLowerCase() || "unknown" },
+    { title: "Hosts", number: true, text: (each) => count(each.hosts) },
+    { title: "Free memory", number: true, text: (each) => bytes(each.freeMemoryBytes) },
+    { title: "Lost", number: true, text: ({ lostCount = 0 }) => `${count(lostCount)}×` },
+    { title: "Error", text: ({ error }) => error || "–" },
+  ];
+  const table = new LiveTable("Nodes", columns, { key: (each) => each.address, empty: "" });
+  const section = panel("Nodes", table.node);
+  section.hidden = true;
+  follow({ api, signal }, (nodes) => {
+    section.hidden = !nodes.length;
+    table.update(nodes);
+  });
+  return section;
+}
+
+/** Call `show` with the nodes again and again. A server that has none, or shows none, is not asked again. */
+async function follow({ api, signal }, show) {
+  while (!signal.aborted) {
+    try {
+      const nodes = await api.list(METHOD, {}, "nodes", { signal });
+      if (!nodes.length) return;
+      show(nodes);
+    } catch (error) {
+      // The page has told that the server does not answer.
+      if (signal.aborted || WITHOUT_NODES.includes(error.code)) return;
+    }
+    await sleep(EVERY, signal);
+  }
+}
