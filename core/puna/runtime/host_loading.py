@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import grpc
 import grpc.aio
@@ -25,6 +26,7 @@ from puna.runtime.host_answers import check_facts
 from puna.runtime.host_connection import EXIT_SECONDS, HostConnection, SharedHost, connected
 from puna.runtime.host_model import HostModel
 from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, terminated
+from puna.runtime.host_resources import base_of, resources_of
 from puna.runtime.host_rpc import agree_on_version, error_of
 from puna.runtime.launcher import HostRequirements, Launcher
 
@@ -58,7 +60,7 @@ class HostLoader:
         """
         # Whatever fails or is cancelled below undoes the steps before it, in reverse order.
         async with AsyncExitStack() as undo:
-            host = await self.connect(backend, spec.name or spec.path, stall_seconds, limits)
+            host = await self.connect(backend, spec.name or spec.path, stall_seconds, limits, spec)
             undo.push_async_callback(host.release)
             spec = await host.endpoint.localize(spec)
             facts = await _load(host, convert.spec_to_wire(backend.name, spec, host.model_id), report, stall_seconds)
@@ -76,15 +78,21 @@ class HostLoader:
         label: str,
         stall_seconds: float = math.inf,
         limits: Limits = DEFAULT_LIMITS,
+        spec: ModelSpec | None = None,
     ) -> HostConnection:
         """Return a connection to a host of a backend: a new one, or the one that its models share.
 
-        The caller releases it. Raises HostFailedError if a new host does not start.
+        `spec` is the model that it will load; None: it loads none. The caller releases the connection.
+
+        Raises HostFailedError if a new host does not start.
         """
         ready_seconds = min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS))
         if backend.usable.host.shared:
             return await self._join(backend, ready_seconds, limits)
         needed = HostRequirements(backend=backend, label=label, ready_seconds=ready_seconds)
+        if spec is not None:
+            resources = await asyncio.to_thread(resources_of, backend, spec)
+            needed = replace(needed, base=await asyncio.to_thread(base_of, spec), resources=resources)
         return await connected(self._launcher, needed, limits)
 
     async def _join(self, backend: Plugin, ready_seconds: float, limits: Limits) -> HostConnection:

@@ -95,6 +95,16 @@ class OpenStream(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostResources:
+    """What a host takes of its machine, as far as that is known before the load. 0: nothing, or unknown."""
+
+    memory_bytes: int = 0
+    cpus: float = 0.0
+    gpus: float = 0.0
+    """GPUs that it uses on a machine that has some."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostRequirements:
     """The host that a model needs."""
 
@@ -103,6 +113,9 @@ class HostRequirements:
     """The name of the model in the log."""
     ready_seconds: float
     """How long the host may take from its start until it listens."""
+    base: str = ""
+    """The weights that it loads: a path. Hosts of one base are best on a machine that has the files. Empty: none."""
+    resources: HostResources = HostResources()
 
 
 async def keep(spec: ModelSpec) -> ModelSpec:

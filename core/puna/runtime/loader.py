@@ -20,6 +20,7 @@ from puna.runtime.errors import RoomTakenError
 from puna.runtime.keep_alive import PooledModel, eviction_candidate
 from puna.runtime.launch import ModelLauncher
 from puna.runtime.loaded_models import LoadedModels
+from puna.runtime.memory import MAX_FILE_SHARE
 from puna.runtime.reload import difference
 from puna.runtime.requirements import LeaseKind, LoadedEntry, ModelRequirements, OnProgress
 from puna.runtime.scheduling import LoadJob
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MAX_LOADED = 3
 """Models that are loaded at once on each machine if no setting says otherwise."""
-MAX_FILE_SHARE = 0.8
-"""The part of the free memory that a model's file may take; its KV cache and buffers come on top."""
 SMALLER_CONTEXTS = (32768, 4096)
 """Context lengths to try when there is no room for the default one."""
 

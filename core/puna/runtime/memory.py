@@ -1,7 +1,10 @@
 """How much memory is free: of the machine, or of the container in which this process runs."""
 
 from pathlib import Path
+from typing import Final
 
+MAX_FILE_SHARE: Final = 0.8
+"""The part of the free memory that a model's files may take; its KV cache and buffers come on top."""
 MEMINFO = Path("/proc/meminfo")
 CONTAINER = Path("/sys/fs/cgroup")
 """Folder in which a container sees its own limits (cgroup v2)."""
