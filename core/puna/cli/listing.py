@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -50,8 +50,7 @@ async def list_loaded(settings: Settings, prefix: str, *, as_json: bool) -> None
         print_json(models)
         return
     now = time.time()
-    # The column appears only when it says something, and as the last one: scripts for Ollama's output count columns.
-    waiting = any(each.queued_requests for each in models)
+    more = _further_columns(models)
     rows = [
         (
             each.model.name,
@@ -62,15 +61,39 @@ async def list_loaded(settings: Settings, prefix: str, *, as_json: bool) -> None
             str(each.context_length or "-"),
             _until(each.expire_time.ToNanoseconds() / 1e9 - now),
             each.backend,
-            *([str(each.queued_requests)] if waiting else []),
+            *(cell(each) for cell in more.values()),
         )
         for each in models
     ]
-    print(
-        table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL", "BACKEND", *(["QUEUE"] if waiting else [])), rows)
-    )
+    print(table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL", "BACKEND", *more), rows))
     if answer.pending_requests:
         print(f"{answer.pending_requests} waiting for a model to be loaded")
+
+
+def _further_columns(models: Sequence[models_pb2.LoadedModel]) -> dict[str, Callable[[models_pb2.LoadedModel], str]]:
+    """Return the columns that say something about one of the models, and the function of their cells.
+
+    They are the last ones, since scripts for Ollama's output count columns.
+    """
+    found: dict[str, Callable[[models_pb2.LoadedModel], str]] = {}
+    if any(each.queued_requests for each in models):
+        found["QUEUE"] = lambda each: str(each.queued_requests)
+    if any(len(each.replicas) + each.starting_replicas > 1 for each in models):
+        found["REPLICAS"] = replicas
+    if any(replica.node for each in models for replica in each.replicas):
+        found["NODE"] = nodes
+    return found
+
+
+def replicas(model: models_pb2.LoadedModel) -> str:
+    """Return the number of a model's replicas, such as "3"; "2/3" if one of three has not loaded the model yet."""
+    loaded = len(model.replicas)
+    return f"{loaded}/{loaded + model.starting_replicas}" if model.starting_replicas else str(loaded)
+
+
+def nodes(model: models_pb2.LoadedModel) -> str:
+    """Return the nodes of a model, each once, such as "gpu1:11436,gpu2:11436"; "-" for this machine."""
+    return ",".join(dict.fromkeys(each.node or "-" for each in model.replicas)) or "-"
 
 
 def processor(size: int, vram: int) -> str:

@@ -224,6 +224,8 @@ class _Tables(Collector):
         sizes = {name: each.size_bytes for name, each in loaded.items()}
         yield self._gauge("model_memory_bytes", "Memory of a model by its host's own account.", sizes)
         yield self._gauge("models_loaded", "Whether the model is loaded.", dict.fromkeys(loaded, 1))
+        hosts = {name: len(each.replicas) for name, each in loaded.items()}
+        yield self._gauge("model_replicas", "Hosts that have the model loaded.", hosts)
 
         used = {
             name: each.kv_cache_usage.active_tokens / each.kv_cache_tokens

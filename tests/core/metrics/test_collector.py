@@ -9,7 +9,13 @@ from puna.metrics.collector import Metrics
 from puna.runtime.launcher import NodeState
 
 MODEL = {"model_name": "m"}
-LOADED = {"name": "m:latest", "size_bytes": 1000, "kv_cache_tokens": 100, "kv_cache_type": "q8_0"}
+LOADED = {
+    "name": "m:latest",
+    "size_bytes": 1000,
+    "kv_cache_tokens": 100,
+    "kv_cache_type": "q8_0",
+    "replicas": ("first", "second"),
+}
 
 
 @pytest.fixture
@@ -123,6 +129,7 @@ def test_gauges_are_read_from_the_tables(metrics, tables):
     assert value(metrics, "puna:num_requests_waiting", **MODEL) == 1
     assert value(metrics, "puna:num_requests_waiting", model_name="") == 1
     assert value(metrics, "puna:model_memory_bytes", **MODEL) == 1000
+    assert value(metrics, "puna:model_replicas", **MODEL) == 2
     # Tokens that later requests may reuse make room when it is needed, so they do not count as used.
     assert value(metrics, "puna:kv_cache_usage_perc", **MODEL) == 0.25
     cache = {"block_size": "1", "num_gpu_blocks": "100", "cache_dtype": "q8_0"}

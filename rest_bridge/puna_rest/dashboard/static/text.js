@@ -33,6 +33,12 @@ export function percent(value) {
   return `${(value * 100).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %`;
 }
 
+/** Return how full the KV cache is with the tokens of running requests; "–" if the backend does not tell. */
+export function cacheUse({ kvCache }) {
+  const total = Number(kvCache?.totalTokens ?? 0);
+  return total ? percent(Number(kvCache.activeTokens ?? 0) / total) : "–";
+}
+
 /** Return how long ago a timestamp of the API was. */
 export function ago(time) {
   return time ? `${seconds(Math.max(Math.round((Date.now() - Date.parse(time)) / 1000), 1))} ago` : "–";

@@ -4,8 +4,8 @@ import { explain } from "../api.js";
 import { actionButton, ask, h, panel, setText } from "../dom.js";
 import { LiveTable } from "../live_table.js";
 import { poll } from "../poll.js";
-import { ago, bytes, count, modelName, percent, seconds } from "../text.js";
-import { nodesPanel } from "./nodes.js";
+import { ago, bytes, cacheUse, count, modelName, seconds } from "../text.js";
+import { nodesPanel, replicasPanel } from "./nodes.js";
 import { pullPanel } from "./pulls.js";
 
 export const title = "Models";
@@ -29,10 +29,11 @@ class ModelsPage {
     this.result = h("p", { class: "error", role: "alert" });
     this.loaded = this.#loadedTable();
     this.installed = this.#installedTable();
+    this.replicas = replicasPanel();
     this.pending = h("p", { class: "muted", hidden: true });
     this.loadedPanel = panel("Loaded", this.loaded.node, this.pending);
     this.installedPanel = panel("Installed", this.installed.node);
-    root.append(this.problem, this.result, this.loadedPanel, nodesPanel({ api, signal }), this.installedPanel);
+    root.append(this.problem, this.result, this.loadedPanel, this.replicas.section, nodesPanel({ api, signal }), this.installedPanel);
     root.append(pullPanel({ api, signal, announce, onDone: () => this.refresh() }));
   }
 
@@ -57,6 +58,7 @@ class ModelsPage {
     const models = answer.models ?? [];
     this.loadedNames = new Set(models.map((each) => each.model.name));
     this.loaded.update(models);
+    this.replicas.update(models);
     const pending = answer.pendingRequests ?? 0;
     this.pending.hidden = !pending;
     setText(this.pending, `${pending} ${pending === 1 ? "request waits" : "requests wait"} for a model to be loaded.`);
@@ -171,12 +173,6 @@ class ModelsPage {
 
 function memory({ sizeBytes, vramBytes }) {
   return Number(vramBytes) ? `${bytes(sizeBytes)}, ${bytes(vramBytes)} of it GPU` : bytes(sizeBytes);
-}
-
-/** Return how full the KV cache is with the tokens of running requests; "–" if the backend does not tell. */
-function cacheUse({ kvCache }) {
-  const total = Number(kvCache?.totalTokens ?? 0);
-  return total ? percent(Number(kvCache.activeTokens ?? 0) / total) : "–";
 }
 
 function unloadsIn({ expireTime, pinned }) {
