@@ -44,6 +44,7 @@ class MinistralParser:
         self._name = ""
         self._held = ""
         self._count = 0
+        self._object = _ObjectScan()
 
     def init(self, tools: Sequence[Tool], last_message: Message | None, think: Think | None) -> Sequence[Tool]:  # noqa: ARG002
         """Take the names of the tools: every call must have one of them."""
@@ -65,6 +66,7 @@ class MinistralParser:
                     name, found, rest = self._held.partition(_ARGUMENTS)
                     if found:
                         self._name, self._held, self._state = name, rest, _State.ARGUMENTS
+                        self._object = _ObjectScan()
                 case _State.ARGUMENTS:
                     calls.extend(self._call())
             if before == (self._state, len(self._held)):
@@ -101,7 +103,7 @@ class MinistralParser:
         return before
 
     def _call(self) -> list[ToolCall]:
-        end = _end_of_object(self._held)
+        end = self._object.end(self._held)
         if end < 0:
             return []
         # The name is checked once the call is complete, since an incomplete one at the end of an answer is no error.
@@ -118,19 +120,29 @@ class MinistralParser:
         return [ToolCall(name=self._name, arguments=gojson.dumps(arguments), index=self._count - 1)]
 
 
-def _end_of_object(text: str) -> int:
-    """Return the end of the object that begins a text, which is where its brackets balance; -1 if it is incomplete."""
-    depth, quoted, escaped = 0, False, False
-    for at, char in enumerate(text):
-        if quoted:
-            quoted = escaped or char != '"'
-            escaped = not escaped and char == "\\"
-        elif char == '"':
-            quoted = True
-        elif char in "{[":
-            depth += 1
-        elif char in "}]":
-            depth -= 1
-            if not depth:
-                return at + 1
-    return -1
+class _ObjectScan:
+    """Finds the end of the object that begins a text, which is where its brackets balance.
+
+    Each character is read once, since a call may have as many as a file.
+    """
+
+    def __init__(self) -> None:
+        self._at = self._depth = 0
+        self._quoted = self._escaped = False
+
+    def end(self, text: str) -> int:
+        """Read what was added to the text; return the end of the object, -1 if it is incomplete."""
+        for at in range(self._at, len(text)):
+            self._at, char = at + 1, text[at]
+            if self._quoted:
+                self._quoted = self._escaped or char != '"'
+                self._escaped = not self._escaped and char == "\\"
+            elif char == '"':
+                self._quoted = True
+            elif char in "{[":
+                self._depth += 1
+            elif char in "}]":
+                self._depth -= 1
+                if not self._depth:
+                    return at + 1
+        return -1

@@ -7,6 +7,9 @@ behind the tag that is no call vanishes.
 States: LOOKING for the tag, holding back what could be its start; CALLING, in which all text is kept until it completes
 a call; DONE, in which all text is content. If the tag is a bare bracket, DONE follows where content comes before it or
 where the brackets balance, and an answer without any call is given back as content.
+
+Each character is read once, since a call may have as many characters as a file: scans of the kept text go on where they
+ended. A call that is cut off the text begins them anew.
 """
 
 import json
@@ -40,6 +43,16 @@ class ToolCallParser:
         self._state = _State.LOOKING
         self._held = ""
         self._count = 0
+        self._begin_scans()
+
+    def _begin_scans(self) -> None:
+        """Forget what is known of the kept text."""
+        self._objects = _ObjectScan()
+        self._brackets = _BracketScan(self._tag)
+        self._places: dict[str, int] = {}
+        """Where each name stands first."""
+        self._searched = 0
+        """Length of the text in which the other names do not occur."""
 
     def feed(self, text: str) -> ParsedDelta:
         """Return the calls and the content that `text` completes."""
@@ -52,7 +65,7 @@ class ToolCallParser:
             if self._state is not _State.CALLING:
                 return ParsedDelta(content)
         calls = list(self._calls())
-        if self._bare and self._balanced():
+        if self._bare and self._brackets.balanced(self._held):
             self._state = _State.DONE
             content, self._held = self._held, ""
         return ParsedDelta(content, calls=tuple(calls))
@@ -82,7 +95,7 @@ class ToolCallParser:
     def _calls(self) -> Iterator[ToolCall]:
         while (found := self._find_name()) is not None:
             name, name_end = found
-            text = _find_object(name, self._held)
+            text = self._find_object(name)
             # The object may be complete with the next text.
             if text is None or text.arguments is None:
                 return
@@ -93,6 +106,7 @@ class ToolCallParser:
             # The closing brace stays, as in Ollama, where it keeps brackets from balancing.
             # The name may stand behind the object. Then both are passed, so that the name does not start another call.
             self._held = self._held[max(name_end, text.end) if called == name else text.end :]
+            self._begin_scans()
             if called is not None:
                 yield ToolCall(name=called, arguments=gojson.dumps(text.arguments), index=self._count)
                 self._count += 1
@@ -121,36 +135,106 @@ class ToolCallParser:
         for name in self._names:
             if any(self._held.endswith(name[:n]) for n in range(1, len(name))):
                 return None
+        for name in self._names:
+            if name not in self._places:
+                # A name may have begun at the end of the text that was searched before.
+                place = self._held.find(name, max(0, self._searched - len(name) + 1))
+                if place >= 0:
+                    self._places[name] = place
+        self._searched = len(self._held)
         # The first place counts, and at one place the longest name.
-        places = [(self._held.find(name), -len(name), name) for name in self._names]
-        place = min((place for place in places if place[0] >= 0), default=None)
-        return None if place is None or not self._held else (place[2], place[0] + len(place[2]))
+        first = min(((place, -len(name), name) for name, place in self._places.items()), default=None)
+        return None if first is None or not self._held else (first[2], first[0] + len(first[2]))
 
-    def _balanced(self) -> bool:
-        closing = "}" if self._tag == "{" else "]"
-        depth = 0
-        for _, char in _outside_strings(self._held):
-            if char == self._tag:
-                depth += 1
-            elif char == closing:
-                depth -= 1
-                if depth == 0:
-                    return True
-        return False
+    def _find_object(self, name: str) -> "_Object | None":
+        """Return the first object of the held text that is JSON, as a call of the tool `name`."""
+        if (found := self._objects.first(self._held)) is None:
+            return None
+        holds, stated, arguments = _search(name, found.value)
+        return _Object(found.start, found.end, stated, arguments if holds else found.value)
 
 
-def _outside_strings(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the characters outside JSON strings, with their places."""
-    in_string = escaped = False
-    for at, char in enumerate(text):
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char == '"':
-            in_string = not in_string
-        elif not in_string:
-            yield at, char
+class _OutsideStrings:
+    """Reads the characters outside JSON strings of a text that grows, each once."""
+
+    def __init__(self) -> None:
+        self._at = 0
+        self._in_string = self._escaped = False
+
+    def read(self, text: str) -> Iterator[tuple[int, str]]:
+        """Yield the characters that were not read before, with their places. The iteration may stop at any of them."""
+        for at in range(self._at, len(text)):
+            self._at, char = at + 1, text[at]
+            if self._escaped:
+                self._escaped = False
+            elif char == "\\":
+                self._escaped = True
+            elif char == '"':
+                self._in_string = not self._in_string
+            elif not self._in_string:
+                yield at, char
+
+
+class _BracketScan:
+    """Says when the brackets of a text balance for the first time."""
+
+    def __init__(self, opening: str) -> None:
+        self._characters = _OutsideStrings()
+        self._opening, self._closing = opening, "}" if opening == "{" else "]"
+        self._depth = 0
+        self._balanced = False
+
+    def balanced(self, text: str) -> bool:
+        """Read what was added to the text; return whether the brackets have balanced."""
+        if not self._balanced:
+            for _, char in self._characters.read(text):
+                if char == self._opening:
+                    self._depth += 1
+                elif char == self._closing:
+                    self._depth -= 1
+                    if self._depth == 0:
+                        self._balanced = True
+                        break
+        return self._balanced
+
+
+@dataclass(frozen=True, slots=True)
+class _JsonObject:
+    """A JSON object in a text."""
+
+    start: int
+    end: int
+    """Offsets of its first and last character."""
+    value: Mapping[str, Any]
+
+
+class _ObjectScan:
+    """Finds the first JSON object of a text that grows."""
+
+    def __init__(self) -> None:
+        self._characters = _OutsideStrings()
+        self._depth, self._start = 0, -1
+        self._found: _JsonObject | None = None
+
+    def first(self, text: str) -> _JsonObject | None:
+        """Read what was added to the text; return its first object, None if none is complete."""
+        if self._found is None:
+            for at, char in self._characters.read(text):
+                if char == "{":
+                    if self._depth == 0:
+                        self._start = at
+                    self._depth += 1
+                elif char == "}":
+                    self._depth -= 1
+                    if self._depth == 0 and self._start >= 0:
+                        # Balanced braces need not be JSON: a model may write `{get}` before the object.
+                        value = _object(text[self._start : at + 1])
+                        if value is not None:
+                            self._found = _JsonObject(self._start, at, value)
+                            break
+                        self._start = -1
+                    self._depth = max(self._depth, 0)
+        return self._found
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,27 +248,6 @@ class _Object:
     """The value of its member `name`; None if it has none."""
     arguments: Mapping[str, Any] | None
     """None if it has none that can be used."""
-
-
-def _find_object(name: str, text: str) -> _Object | None:
-    """Return the first object of `text` that is JSON."""
-    depth, start = 0, -1
-    for at, char in _outside_strings(text):
-        if char == "{":
-            if depth == 0:
-                start = at
-            depth += 1
-        elif char == "}":
-            depth -= 1
-            if depth == 0 and start >= 0:
-                # Balanced braces need not be JSON: a model may write `{get}` before the object.
-                found = _object(text[start : at + 1])
-                if found is not None:
-                    holds, stated, arguments = _search(name, found)
-                    return _Object(start, at, stated, arguments if holds else found)
-                start = -1
-            depth = max(depth, 0)
-    return None
 
 
 def _search(name: str, found: Mapping[str, Any]) -> tuple[bool, object, Mapping[str, Any] | None]:
