@@ -11,8 +11,8 @@ from tests.e2e.server import PUNA, command, parents, serving, wait_until
 from tests.nodes.running import contract_on_nodes
 
 from puna.backend import ModelSpec, Sampling, SequenceRequest
-from puna.node import certificates
 from puna.plugins import Registry
+from puna.process import cluster_certificates as certificates
 from puna.runtime.pool import ModelPool
 from puna.runtime.requirements import ModelRequirements
 from puna.settings import Settings

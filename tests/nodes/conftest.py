@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from tests.nodes.running import contract_on_nodes, node_of
 
-from puna.node import certificates
+from puna.process import cluster_certificates as certificates
 
 collect_ignore_glob = [] if os.environ.get("PUNA_NODES") else ["test_*.py"]
 

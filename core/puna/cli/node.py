@@ -58,7 +58,7 @@ async def _run(settings: Settings, signals: Signals, arguments: argparse.Namespa
 
 def certificates(folder: Path | None) -> None:
     """Make the certificates of a cluster, and say where they belong."""
-    from puna.node.certificates import make
+    from puna.process.cluster_certificates import make
 
     core, node = make(folder or default_folder())
     print(f"core: {core}\nnode: {node}\nCopy the second folder to each node. PUNA_CLUSTER_TLS names the folder.")

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from puna.node import certificates
 from puna.node.serve import running
+from puna.process import cluster_certificates as certificates
 from puna.process.cluster_tls import core_context
 from puna.runtime import sockets
 from puna.runtime.heartbeat import HangTimeouts

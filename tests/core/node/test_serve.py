@@ -13,7 +13,7 @@ import pytest
 from puna.backend import InvalidRequestError, SequenceRequest, TextDelta
 from puna.errors import BackendCrashedError, LoadFailedError
 from puna.events import NodeLost, subscribe
-from puna.node import certificates
+from puna.process import cluster_certificates as certificates
 from puna.runtime.errors import HostFailedError, NodeError
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.launcher import NodeState

@@ -5,8 +5,8 @@ import errno
 
 import pytest
 
-from puna.node import certificates
 from puna.plugins import Plugin
+from puna.process import cluster_certificates as certificates
 from puna.runtime.errors import HostFailedError, NodeError
 from puna.runtime.launcher import HostRequirements
 from puna.runtime.pool import ModelPool

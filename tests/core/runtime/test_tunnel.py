@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from puna.node import certificates
+from puna.process import cluster_certificates as certificates
 from puna.process.cluster_tls import core_context, node_context
 from puna.runtime import tunnel
 from puna.runtime.errors import NodeError

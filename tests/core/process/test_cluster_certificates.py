@@ -2,8 +2,16 @@ import ssl
 
 import pytest
 
-from puna.node import certificates
+from puna.process import cluster_certificates as certificates
 from puna.process.cluster_tls import core_context, node_context
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The folder of a cluster's certificates."""
+    folder = tmp_path_factory.mktemp("cluster")
+    certificates.make(folder)
+    return folder
 
 
 def test_keys_are_for_their_owner_alone(cluster):
