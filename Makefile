@@ -86,7 +86,7 @@ test-libraries: .venv/.installed ## the client libraries that people use
 test-packaging: .venv/.installed ## what the distributions hold, and Puna without extras
 	$(PYTEST) tests/packaging
 
-.PHONY: test-clients test-real test-plugins test-apps test-dashboard test-shells test-deploy test-mutants test-hosts test-nodes test-traces test-monitoring test-newest
+.PHONY: test-clients test-real test-plugins test-apps test-dashboard test-shells test-deploy test-mutants test-hosts test-nodes test-ray test-traces test-monitoring test-newest
 test-clients: .venv/.installed ## gRPC clients in five languages, and buf (tests/clients/README.md); one of them: make test-clients CLIENT=go
 	PUNA_CLIENTS=1 $(PYTEST) --durations=0 --durations-min=1 tests/clients/test_$(or $(CLIENT),*).py
 
@@ -116,6 +116,9 @@ test-hosts: .venv/.installed ## the example host in Go, built and held to the co
 
 test-nodes: .venv/.installed ## models on other machines: the contract of backends there, and nodes and cores that are killed; a minute
 	PUNA_NODES=1 $(PYTEST) tests/nodes
+
+test-ray: .venv/.installed ## models on a Ray cluster of three nodes, whose parts are killed: 75 MB from the index; two minutes
+	PUNA_RAY=1 $(PYTEST) --durations=0 --durations-min=1 tests/ray
 
 test-traces: .venv/.installed ## traces from a client in Go to the model's host, in an OpenTelemetry Collector; a minute
 	PUNA_COLLECTOR=1 $(PYTEST) tests/traces
@@ -147,7 +150,7 @@ soak: .venv/.installed ## kill servers KILLS_OF_SOAK (10000) times, and use one 
 	.venv/bin/python -m tools.soak --seconds $(SECONDS_OF_SOAK)
 
 bench-models: .venv/.installed ## write models of real shapes for benchmarks into the folder OUT
-	$(UV) run --frozen --all-extras --group dev --group models tools/make_bench_models.py $(OUT)
+	$(UV) run --frozen --all-extras --no-extra ray --group dev --group models tools/make_bench_models.py $(OUT)
 
 # ---- Installing ------------------------------------------------------------------------------------------------------
 
@@ -163,7 +166,8 @@ KERNELS := tools/build_kernels.py $(wildcard plugins/puna_ggml_kernels/native/*.
 
 .venv/.installed: pyproject.toml proto/python/pyproject.toml uv.lock $(KERNELS) $(LLAMA_CMAKE) | $(UV)
 	@echo "Installing into .venv. The first time, llama.cpp is compiled from source: about three minutes on two cores."
-	@$(UV) sync --frozen --quiet --python .venv/bin/python --all-extras --group dev $(BUILD)
+	@# Ray is 200 MB, which only tests/ray needs, and installs for itself.
+	@$(UV) sync --frozen --quiet --python .venv/bin/python --all-extras --no-extra ray --group dev $(BUILD)
 	@# Bytecode halves the time that the server and its hosts take to start, also where Python may not write any.
 	@.venv/bin/python -m compileall -q -j 0 .venv/lib proto/python core rest_bridge plugins >/dev/null || true
 	@# Says why, if llama.cpp was built in a way that the kernels do not fit. That is no reason to fail: it runs without them.

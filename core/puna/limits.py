@@ -152,6 +152,8 @@ class Limits:
 
     max_node_silence_seconds: float = 2.0
     """Seconds within which a node must answer before its hosts count as gone."""
+    max_placement_seconds: float = 30.0
+    """Seconds that a model may wait for a machine of a Ray cluster with room for it."""
 
     max_listing_seconds: float = 2.0
     """Seconds that a request waits for a backend to list the models that it offers."""

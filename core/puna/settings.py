@@ -129,7 +129,7 @@ class Settings:
     registry_realms: tuple[str, ...] = ()
     """Token servers on other hosts that get a registry's credentials: registry=host."""
     launcher: str = "local"
-    """Where hosts run: "local", on this machine, or "static", on the nodes of `hosts`."""
+    """Where hosts run: "local", on this machine, "static", on the nodes of `hosts`, or "ray", on a Ray cluster."""
     hosts: tuple[str, ...] = ()
     """Addresses of nodes, host:port."""
     cluster_tls: Path | None = None

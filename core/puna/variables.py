@@ -187,8 +187,9 @@ VARIABLES: Final = (
         "PUNA_LAUNCHER",
         "text",
         "`local`",
-        "where model hosts run: `local`, on this machine, or `static`, on the nodes that PUNA_HOSTS names",
-        choices=("local", "static"),
+        "where model hosts run: `local`, on this machine, `static`, on the nodes that PUNA_HOSTS names, `ray`, on a Ray"
+        " cluster",
+        choices=("local", "static", "ray"),
     ),
     Variable("PUNA_HOSTS", "list", "", "addresses of nodes, `host:port`; each runs `puna node run`"),
     Variable(

@@ -4,9 +4,10 @@ import argparse
 import asyncio
 import logging
 import os
+import ssl
 import sys
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from puna import request_log
 from puna.cli.signals import Signals, finish
@@ -40,16 +41,23 @@ def run(settings: Settings, arguments: argparse.Namespace) -> NoReturn:
 async def _run(settings: Settings, signals: Signals, arguments: argparse.Namespace, host: str, port: int) -> None:
     # Imported here, since the other commands need none of it.
     from puna.node.serve import running
+    from puna.node.supervision import Supervision, unclaimed
     from puna.plugins import Registry
 
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    folder = settings.cluster_tls or default_folder() / "node"
-    async with running(Registry.discover(settings), folder, host, port, arguments.lease) as node:
+    certificate: Path | ssl.SSLContext = settings.cluster_tls or default_folder() / "node"
+    supervision = Supervision(sys.stdin.buffer) if arguments.supervised else None
+    if supervision is not None:
+        certificate = await asyncio.to_thread(supervision.context)
+    async with running(Registry.discover(settings), certificate, host, port, arguments.lease) as node:
         signals.expect(lambda: loop.call_soon_threadsafe(stop.set))
         print(f"Puna runs hosts: node on {node.address}", flush=True)
-        waiting = {asyncio.create_task(stop.wait())}
+        waiting: set[asyncio.Task[Any]] = {asyncio.create_task(stop.wait())}
         if arguments.exit_with_core:
-            waiting.add(asyncio.create_task(node.lease.lapsed.wait()))
+            waiting.add(asyncio.create_task(node.lease.ended.wait()))
+        if supervision is not None:
+            waiting.add(asyncio.create_task(supervision.ended()))
+            waiting.add(asyncio.create_task(unclaimed(node.lease)))
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for each in waiting:
             each.cancel()

@@ -242,7 +242,9 @@ def _add_node(commands: "argparse._SubParsersAction[Command]") -> None:
     running.add_argument(
         "--lease", type=float, default=10.0, metavar="SECONDS", help="silence after which a core is gone (default: 10)"
     )
-    running.add_flag("--exit-with-core", help="end once the core is gone")
+    running.add_flag("--exit-with-core", help="end once the core is gone, or needs the node no more")
+    # A launcher starts nodes with it; see puna.node.supervision.
+    running.add_flag("--supervised", help=argparse.SUPPRESS)
     certificates = actions.add_parser("certificates", help="make the certificates of a cluster")
     certificates.add_argument(
         "folder", nargs="?", type=Path, metavar="FOLDER", help="where (default: cluster, beside the configuration)"

@@ -60,8 +60,10 @@ class LeaseHolder:
         """`seconds` is how long a lease lasts unless it is renewed."""
         self.seconds = seconds
         self._lease: Lease | None = None
-        self.lapsed = asyncio.Event()
-        """Set once a lease has run out."""
+        self.taken = asyncio.Event()
+        """Set once a core has taken the lease."""
+        self.ended = asyncio.Event()
+        """Set once a lease has run out or was given back."""
 
     async def renew(self, lease_id: str, core_id: str, core_name: str) -> None:
         """Take or renew the lease. Raises LeaseHeldError if another core holds it."""
@@ -75,6 +77,7 @@ class LeaseHolder:
             return
         # Set before the old hosts have ended, so that nobody else takes the lease meanwhile.
         self._lease = Lease(lease_id, core_id, core_name, time.monotonic() + self.seconds)
+        self.taken.set()
         log.info("core %s takes the lease", core_name)
         if lease is not None:
             await lease.end()
@@ -90,6 +93,7 @@ class LeaseHolder:
             log.info("core %s gives the lease back", lease.core_name)
             self._lease = None
             await lease.end()
+            self.ended.set()
 
     async def watch(self) -> None:
         """End leases that run out, for ever."""
@@ -105,7 +109,7 @@ class LeaseHolder:
                 )
                 self._lease = None
                 await lease.end()
-                self.lapsed.set()
+                self.ended.set()
 
     async def aclose(self) -> None:
         """End the lease."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,13 +34,17 @@ class RunningNode:
 
 @asynccontextmanager
 async def running(
-    backends: Registry, folder: Path, host: str, port: int, lease_seconds: float
+    backends: Registry, certificate: Path | ssl.SSLContext, host: str, port: int, lease_seconds: float
 ) -> AsyncGenerator[RunningNode]:
-    """Run a node until the context ends, and then its hosts. `folder` has its certificate.
+    """Run a node until the context ends, and then its hosts.
 
+    `certificate` is the folder that has the node's, or a context with it.
     Raises OSError if a certificate is not valid or the address is not available.
     """
-    context = await asyncio.to_thread(node_context, folder)
+    if isinstance(certificate, ssl.SSLContext):
+        context = certificate
+    else:
+        context = await asyncio.to_thread(node_context, certificate)
     with sockets.folder() as paths:
         lease = LeaseHolder(lease_seconds)
         servicer = NodeServicer(backends, lease, paths.next)

@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -29,17 +29,36 @@ def make(folder: Path) -> list[Path]:
     """
     if (folder / AUTHORITY).exists():
         raise FileExistsError(17, "the folder has the certificates of a cluster already", str(folder / AUTHORITY))
+    issued, authority_key = _issued()
+    for kind, files in issued.items():
+        _write(folder / kind, files)
+    # The authority's certificate comes last: the folder has a cluster's certificates once it is there.
+    _write(folder, {"ca.key": authority_key, AUTHORITY: issued["core"][AUTHORITY]})
+    return [folder / kind for kind in issued]
+
+
+def issue() -> dict[str, dict[str, str]]:
+    """Make an authority and certificates in memory; return the texts of the files of each kind of folder by name.
+
+    The authority's key is forgotten, so that it signs nothing else.
+    """
+    issued, _ = _issued()
+    return {kind: {name: _pem(each).decode() for name, each in files.items()} for kind, files in issued.items()}
+
+
+_File: TypeAlias = x509.Certificate | ec.EllipticCurvePrivateKey
+
+
+def _issued() -> tuple[dict[str, dict[str, _File]], ec.EllipticCurvePrivateKey]:
+    """Return the files of each kind of folder, and the key of their authority."""
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = _signed("Puna cluster", authority_key.public_key(), "Puna cluster", authority_key, None)
-    made = []
+    issued: dict[str, dict[str, _File]] = {}
     for kind, (name, purpose) in KINDS.items():
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _signed(name, key.public_key(), "Puna cluster", authority_key, purpose)
-        _write(folder / kind, {KEY: key, CERTIFICATE: certificate, AUTHORITY: authority})
-        made.append(folder / kind)
-    # The authority's certificate comes last: the folder has a cluster's certificates once it is there.
-    _write(folder, {"ca.key": authority_key, AUTHORITY: authority})
-    return made
+        issued[kind] = {KEY: key, CERTIFICATE: certificate, AUTHORITY: authority}
+    return issued, authority_key
 
 
 def _signed(
@@ -84,13 +103,15 @@ def _signed(
     return builder.sign(issuer_key, hashes.SHA256())
 
 
-def _write(folder: Path, files: Mapping[str, x509.Certificate | ec.EllipticCurvePrivateKey]) -> None:
+def _write(folder: Path, files: Mapping[str, _File]) -> None:
     """Write files in this order. They replace those of a run that did not finish."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    pem = serialization.Encoding.PEM
     for name, content in files.items():
-        if isinstance(content, x509.Certificate):
-            atomic_files.write(folder / name, content.public_bytes(pem), 0o644)
-        else:
-            private = content.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-            atomic_files.write(folder / name, private)
+        atomic_files.write(folder / name, _pem(content), 0o644 if isinstance(content, x509.Certificate) else 0o600)
+
+
+def _pem(content: _File) -> bytes:
+    pem = serialization.Encoding.PEM
+    if isinstance(content, x509.Certificate):
+        return content.public_bytes(pem)
+    return content.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -94,6 +94,10 @@ class ModelPool:
         if self._settings.launcher == "local":
             return LocalLauncher(addresses.next)
         # Imported here, so that a server without nodes does not pay for it.
+        if self._settings.launcher == "ray":
+            from puna.runtime.ray_launcher import ray_launcher
+
+            return ray_launcher(self._settings, addresses.next)
         from puna.runtime.static_launcher import static_launcher
 
         return static_launcher(self._settings, addresses.next)

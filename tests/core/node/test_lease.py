@@ -43,7 +43,7 @@ async def test_a_lease_that_is_not_renewed_ends_with_its_hosts():
     watching = asyncio.create_task(holder.watch())
     await holder.renew("lease 1", "core 1", "a")
     host = holder.held("lease 1").hosts["h"] = Host()
-    await asyncio.wait_for(holder.lapsed.wait(), 30)
+    await asyncio.wait_for(holder.ended.wait(), 30)
     assert host.ended
     await holder.renew("lease 2", "core 2", "b")
     watching.cancel()

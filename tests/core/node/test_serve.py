@@ -257,7 +257,7 @@ async def test_a_core_that_is_gone_ends_its_hosts(run_node, make_node, load_on, 
     monkeypatch.setattr("puna.runtime.node.Node._keep", never)
     await load_on(make_node(running.address))
     (pid,) = await processes(running)
-    await asyncio.wait_for(running.lease.lapsed.wait(), 30)
+    await asyncio.wait_for(running.lease.ended.wait(), 30)
     await until(lambda: not runs(pid))
 
 

@@ -1,0 +1,237 @@
+"""The core's side of the process through which it uses a Ray cluster; see `puna.runtime.ray_driver`."""
+
+import asyncio
+import itertools
+import json
+import logging
+import math
+import os
+import sys
+from asyncio.subprocess import PIPE
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from puna.process import child_environment
+from puna.request_log import without_request
+from puna.runtime.errors import NodeError
+from puna.runtime.launcher import HostResources
+from puna.variables import NODE, read_by
+
+log = logging.getLogger(__name__)
+
+PROGRAM: Final = (sys.executable, "-m", "puna.runtime.ray_driver")
+CONNECT_SECONDS: Final = 60.0
+"""How long it may take to connect to a cluster, or to start one on this machine."""
+SILENT_SECONDS: Final = 2.5
+"""Silence after which the cluster's head counts as gone. It is asked twice a second."""
+CLOSE_SECONDS: Final = 10.0
+"""How long the process may take to end by itself."""
+LONGEST_LINE: Final = 16 << 20
+"""Bytes of a message: the machines of a cluster of some ten thousand."""
+KEPT_LINES: Final = 10
+"""Lines of the process's output that are kept for the log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayNode:
+    """A machine of the cluster."""
+
+    node_id: str
+    host: str
+    free: HostResources
+    total: HostResources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedNode:
+    """A node that an actor has started for one host."""
+
+    key: int
+    """What `RayConnection.end` takes."""
+    node_id: str
+    """The machine on which it runs."""
+    address: str
+
+
+class ClusterFullError(NodeError):
+    """No machine of the cluster has room for a host."""
+
+
+class RayConnection:
+    """A connection to a Ray cluster. It cannot be opened again after its end."""
+
+    def __init__(self, address: str = "", program: Sequence[str] = PROGRAM) -> None:
+        """`address` is that of the cluster's head; empty: Ray's settings name it."""
+        self.address = address
+        self.local = False
+        """Whether the cluster was started by this connection, and ends with it."""
+        self.nodes: tuple[RayNode, ...] = ()
+        """The machines, as the head told last."""
+        self._program = program
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._answers: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self._keys = itertools.count(1)
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._listed = asyncio.Event()
+        self._heard_at = -math.inf
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the process runs."""
+        return self._reading is not None and not self._reading.done()
+
+    @property
+    def silent(self) -> bool:
+        """Whether the head has not answered of late."""
+        return asyncio.get_running_loop().time() - self._heard_at > SILENT_SECONDS
+
+    async def open(self) -> None:
+        """Connect to the cluster. Raises NodeError if that fails."""
+        self._process = await asyncio.create_subprocess_exec(
+            *self._program,
+            self.address,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            limit=LONGEST_LINE,
+            env=_variables(),
+            start_new_session=True,  # Ctrl-C in a terminal reaches the core alone
+        )
+        self._reading = asyncio.create_task(self._read(self._process), context=without_request())
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._opened
+                await self._listed.wait()
+        except TimeoutError:
+            raise NodeError(f"Ray has not connected to a cluster within {CONNECT_SECONDS:g} s") from None
+
+    async def start(self, wanted: Mapping[str, Any]) -> PlacedNode:
+        """Start the node of a host; `wanted` is the request. Cancelling gives it up.
+
+        Raises NodeError if it does not start, and ClusterFullError if there is no room.
+        """
+        key = next(self._keys)
+        answer = self._answers[key] = asyncio.get_running_loop().create_future()
+        try:
+            self._write({"id": key, "start": wanted})
+            while not answer.done():
+                self.check()
+                await asyncio.wait({answer}, timeout=SILENT_SECONDS / 5)
+            found = answer.result()
+        except BaseException:
+            self.end(key)
+            raise
+        finally:
+            del self._answers[key]
+        if error := found.get("error"):
+            raise (ClusterFullError if found.get("full") else NodeError)(f"Ray: {error}")
+        return PlacedNode(key=key, node_id=found["node_id"], address=found["address"])
+
+    def end(self, key: int) -> None:
+        """End the actor of a node."""
+        if self.usable:
+            self._write({"id": key, "end": True})
+
+    def check(self) -> None:
+        """Raise NodeError if no host can be started now."""
+        if not self.usable:
+            raise NodeError(f"the connection to Ray's head {self.address} has ended")
+        if self.silent:
+            raise NodeError(
+                f"Ray's head {self.address} does not answer: loaded models are served, but no model can be loaded"
+            )
+
+    async def aclose(self) -> None:
+        """End the process, and the cluster if the process has started it."""
+        process = self._process
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), CLOSE_SECONDS)
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        if self._reading is not None:
+            await asyncio.wait({self._reading}, timeout=1)
+            self._reading.cancel()
+
+    def _write(self, message: Mapping[str, Any]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        errors = asyncio.create_task(self._keep(process.stderr))
+        reason = "the process that connects to Ray has ended"
+        try:
+            async for line in process.stdout:
+                self._take(json.loads(line))
+        # A line that is too long or no JSON: nothing else of the process can be believed.
+        except ValueError as error:
+            reason = f"the process that connects to Ray answers nonsense: {error}"
+        finally:
+            with suppress(ProcessLookupError):
+                if process.returncode is None and process.stdin is not None and not process.stdin.is_closing():
+                    process.kill()
+            await asyncio.wait({errors}, timeout=1)
+            errors.cancel()
+            self._lose(reason)
+
+    def _take(self, message: Mapping[str, Any]) -> None:
+        if (key := message.get("id")) is not None:
+            if (answer := self._answers.get(key)) is not None and not answer.done():
+                answer.set_result(message)
+            return
+        match message["event"]:
+            case "connected":
+                self.address, self.local = message["address"], message["local"]
+                self._opened.set_result(None)
+            case "failed":
+                self._fail(f"Ray cannot be used: {message['error']}")
+                return
+            case "nodes":
+                self.nodes = tuple(_node(each) for each in message["nodes"])
+                self._listed.set()
+        self._heard_at = asyncio.get_running_loop().time()
+
+    def _lose(self, reason: str) -> None:
+        """Fail everything that waits for the process."""
+        if self._lines:
+            log.debug("the process that connects to Ray has ended:\n%s", "\n".join(self._lines))
+        self._fail(f"{reason}: {self._lines[-1]}" if self._lines else reason)
+        self._listed.set()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(NodeError(reason))
+
+    def _fail(self, reason: str) -> None:
+        if not self._opened.done():
+            self._opened.set_exception(NodeError(reason))
+            self._opened.exception()  # it counts as retrieved
+
+    async def _keep(self, stream: asyncio.StreamReader) -> None:
+        with suppress(ValueError):  # a line that is too long
+            async for line in stream:
+                self._lines.append(line.decode(errors="replace").rstrip())
+
+
+def _node(told: Mapping[str, Any]) -> RayNode:
+    free, total = HostResources(**told["free"]), HostResources(**told["total"])
+    return RayNode(node_id=told["id"], host=told["host"], free=free, total=total)
+
+
+def _variables() -> dict[str, str]:
+    """Return the environment of the process, which the workers of a local cluster inherit."""
+    own = {name: os.environ[name] for name in read_by(NODE) if name in os.environ}
+    # The cluster's own password is among Ray's variables, and the server's are among those that are not passed.
+    return {**child_environment.environment(names=("RAY_*",)), **own}

@@ -1,0 +1,224 @@
+"""The process through which a core uses a Ray cluster: a driver, in Ray's terms.
+
+Theory. Ray ends the process of a driver when the driver's raylet dies or the cluster's head has been gone for a minute.
+It also installs signal handlers, configures logging, and its calls block. So it has a process of its own, and neither
+its end nor its delays touch the core, which starts another one when it needs one.
+
+The core writes requests to standard input, a line of JSON each, and reads answers and events from standard output:
+
+    {"id": 1, "start": {...}}    start the node of a host; see below for the answer
+    {"id": 1, "end": true}       end it, or give up its start; no answer
+    {"id": 1, "address": ...}    the node listens on "host:port", on the machine `node_id`
+    {"id": 1, "error": ...}      it has not started; with `full` if no machine has room
+    {"event": "connected"}       with the address of the cluster, and whether this process has started the cluster
+    {"event": "failed"}          with an error: there is no cluster. The process ends
+    {"event": "nodes"}           with the machines and what is free on each; written when it changes
+    {"event": "alive"}           the head has answered; every REPORT_SECONDS in between
+
+Actors are detached: they outlive this process, and end with their nodes, which end with the lease of the core. When the
+input ends, actors whose nodes have not started are killed; nobody else knows of them.
+"""
+
+import json
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import IO, Any, Final
+
+import ray
+from ray._private import ray_constants
+from ray._private.state import available_resources_per_node  # there is no public function for a single machine
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from puna.runtime.ray_actor import HostActor
+
+REPORT_SECONDS: Final = 0.5
+"""Pause between two questions to the head."""
+NAMESPACE: Final = "puna"
+LOCAL_OBJECT_BYTES: Final = 100 << 20
+"""Size of the object store of a cluster that this process starts. Nothing of a model passes through it."""
+START_SECONDS: Final = 90.0
+"""How long a node may take from its actor's start until it listens."""
+ERRORS: Final = (RayError, RuntimeError, ValueError, ConnectionError, OSError, TimeoutError)
+"""What Ray's functions raise."""
+
+
+class Driver:
+    """Does what the lines of the input say."""
+
+    def __init__(self, lines: IO[str], output: IO[str]) -> None:
+        self._lines = lines
+        self._output = output
+        self._requests: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._writing = threading.Lock()
+        self._actors: dict[int, Any] = {}
+        """Actors that were asked for, by the ids of the requests, until they are ended."""
+        self._starting: set[int] = set()
+
+    def run(self, address: str) -> None:
+        """Connect to a cluster and serve until the input ends. Without an address Ray's settings name the cluster."""
+        threading.Thread(target=self._read, name="read", daemon=True).start()
+        try:
+            local = _connect(address)
+        except ERRORS as error:
+            self._write({"event": "failed", "error": _text(error)})
+            return
+        self._write({"event": "connected", "address": ray.get_runtime_context().gcs_address, "local": local})
+        threading.Thread(target=self._report, name="report", daemon=True).start()
+        while (line := self._requests.get()) is not None:
+            request = json.loads(line)
+            if "start" in request:
+                self._starting.add(request["id"])
+                arguments = (request["id"], request["start"])
+                threading.Thread(target=self._start, args=arguments, name="start", daemon=True).start()
+            else:
+                self._end(request["id"])
+        for each in list(self._starting):
+            self._end(each)
+        # It ends a cluster that this process has started.
+        ray.shutdown()
+
+    def _read(self) -> None:
+        """Pass lines on. If the input ends while there is no connection, end the process, for connecting may hang."""
+        for line in self._lines:
+            self._requests.put(line)
+        if not ray.is_initialized():
+            os._exit(1)
+        self._requests.put(None)
+
+    def _start(self, key: int, wanted: Mapping[str, Any]) -> None:
+        try:
+            actor = ray.remote(HostActor).options(**_options(wanted)).remote()
+            self._actors[key] = actor
+            if key not in self._starting:
+                self._end(key)
+                raise RuntimeError("the start was given up")
+            place = actor.place.remote()
+            if not _done(place, wanted["placement_seconds"]):
+                self._write({"id": key, "error": _full(wanted), "full": True})
+                self._end(key)
+                return
+            found = ray.get(place)
+            start = actor.start.remote(found["host"], wanted["certificate"], wanted["lease_seconds"])
+            if not _done(start, START_SECONDS):
+                raise RuntimeError(f"the node has not started within {START_SECONDS:g} s")
+            actor.leave_with_node.remote()
+            self._starting.discard(key)
+            self._write({"id": key, "node_id": found["node_id"], "address": ray.get(start)})
+        except ERRORS as error:
+            self._write({"id": key, "error": _text(error)})
+            self._end(key)
+
+    def _end(self, key: int) -> None:
+        """Kill an actor. Its node ends, if it runs; see `puna.node.supervision`."""
+        self._starting.discard(key)
+        actor = self._actors.pop(key, None)
+        if actor is not None:
+            with suppress(*ERRORS):
+                ray.kill(actor)
+
+    def _report(self) -> None:
+        told: list[dict[str, Any]] | None = None
+        while True:
+            with suppress(*ERRORS):
+                nodes = _nodes()
+                self._write({"event": "alive"} if nodes == told else {"event": "nodes", "nodes": nodes})
+                told = nodes
+            time.sleep(REPORT_SECONDS)
+
+    def _write(self, message: Mapping[str, Any]) -> None:
+        with self._writing, suppress(OSError):
+            self._output.write(json.dumps(message) + "\n")
+            self._output.flush()
+
+
+def _connect(address: str) -> bool:
+    """Connect to a cluster; return whether it was started for this purpose. Raises what Ray raises."""
+    quiet = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        ray.init(address=address or "auto", **quiet)
+    except ConnectionError:
+        if address or os.environ.get("RAY_ADDRESS"):
+            raise
+        # Ray has no setting that keeps a cluster on the loopback interface, except this one for other systems.
+        os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_OBJECT_BYTES, **quiet)
+        return True
+    return False
+
+
+def _options(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an actor."""
+    near = wanted["near"]
+    return {
+        "name": wanted["name"],
+        "lifetime": "detached",
+        "max_restarts": 0,
+        "max_concurrency": 4,
+        "num_cpus": wanted["cpus"],
+        "num_gpus": wanted["gpus"],
+        "memory": wanted["memory_bytes"],
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(near, soft=True) if near else "SPREAD",
+    }
+
+
+def _full(wanted: Mapping[str, Any]) -> str:
+    """Return the error of a host for which there is no room."""
+    needs = f"{wanted['cpus']:g} CPUs, {wanted['gpus']:g} GPUs and {wanted['memory_bytes'] / 1e9:.1f} GB of memory"
+    return f"no machine of the cluster has had {needs} free for {wanted['placement_seconds']:g} s"
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """Return the machines of the cluster, with the resources that each has and those that are free."""
+    free = available_resources_per_node()
+    return [
+        {
+            "id": each["NodeID"],
+            "host": each["NodeManagerAddress"],
+            "free": _resources(free.get(each["NodeID"], {})),
+            "total": _resources(each["Resources"]),
+        }
+        for each in ray.nodes()
+        if each["Alive"]
+    ]
+
+
+def _resources(found: Mapping[str, float]) -> dict[str, float]:
+    return {
+        "cpus": found.get("CPU", 0.0),
+        "gpus": found.get("GPU", 0.0),
+        "memory_bytes": int(found.get("memory", 0.0)),
+    }
+
+
+def _done(reference: "ray.ObjectRef[Any]", seconds: float) -> bool:
+    """Return whether a call of an actor ends within `seconds`."""
+    return bool(ray.wait([reference], timeout=seconds)[0])
+
+
+def _text(error: BaseException) -> str:
+    """Return the last line of an error of Ray, which has the cause. The others are a traceback or advice."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return (lines[-1] if isinstance(error, RayError) and lines else " ".join(lines)) or type(error).__name__
+
+
+def main() -> None:
+    """Serve the core that has started this process."""
+    # What Ray prints must not reach the core as an answer.
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    Driver(sys.stdin, output).run(sys.argv[1] if len(sys.argv) > 1 else "")
+    # Threads may still wait for the cluster.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

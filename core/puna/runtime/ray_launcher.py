@@ -1,0 +1,228 @@
+"""The launcher of hosts on a Ray cluster.
+
+Theory. Ray chooses the machine, and an actor there starts a node (`puna node run`) for the one host. From then on the
+core speaks to that node as to any other: by mutual TLS, under a lease, and without Ray. So no token passes through Ray,
+and a head that dies ends no stream: only starts fail until it is back.
+
+Each core makes certificates of its own when it starts, in memory. A node gets its certificate and that of the authority
+through its actor. The authority signs nothing else, so cores that share a cluster cannot use each other's nodes.
+
+A process of its own holds the connection to the cluster (`ray_connection`). If it has ended, the next start opens
+another one, to the same cluster.
+"""
+
+import asyncio
+import errno
+import importlib.util
+import itertools
+import logging
+import os
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from puna.blocking import retrieve_exception
+from puna.process import cluster_certificates
+from puna.process.cluster_tls import core_context_of
+from puna.request_log import without_request
+from puna.runtime.errors import NodeError
+from puna.runtime.launcher import Endpoint, HostRequirements, HostResources, NodeStatus
+from puna.runtime.node import CORE_ID, Node
+from puna.runtime.ray_connection import PROGRAM, PlacedNode, RayConnection, RayNode
+from puna.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS: Final = 10.0
+"""How long a node outlives a core that is gone without closing its connections."""
+KEPT_BASES: Final = 1000
+"""Number of weights of which the machines are remembered that have had them."""
+PING_SECONDS: Final = 2.0
+"""How long the head may take to accept a connection."""
+
+
+def ray_launcher(settings: Settings, next_socket: Callable[[], Path]) -> "RayLauncher":
+    """Return the launcher for a Ray cluster. Raises OSError if Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise OSError(errno.ENOENT, "the launcher `ray` needs the extra `ray`: pip install 'puna[ray]'")
+    limits = settings.limits
+    return RayLauncher(next_socket, limits.max_node_silence_seconds, limits.max_placement_seconds)
+
+
+class RayLauncher:
+    """Starts each host in a node of its own, on a machine that Ray chooses."""
+
+    def __init__(
+        self,
+        next_socket: Callable[[], Path],
+        silence_seconds: float,
+        placement_seconds: float,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
+        """Connect in the background. `placement_seconds` is how long a host may wait for room on the cluster."""
+        certificates = cluster_certificates.issue()
+        self._context = core_context_of(certificates["core"])
+        self._certificate = certificates["node"]
+        self._next_socket = next_socket
+        self._silence_seconds = silence_seconds
+        self._placement_seconds = placement_seconds
+        self._program = program
+        self._numbers = itertools.count(1)
+        self._nodes: dict[int, Node] = {}
+        """The nodes that run, by numbers of their own."""
+        self._bases: OrderedDict[str, list[str]] = OrderedDict()
+        """The machines that have run hosts of a base, the last one at the end."""
+        self._connection: RayConnection | None = None
+        self._connecting: asyncio.Task[RayConnection] | None = None
+        self._connect().add_done_callback(_log_failure)
+
+    @property
+    def machines(self) -> int:
+        """Number of machines of the cluster."""
+        return max(len(self._machines), 1)
+
+    async def start(self, requirements: HostRequirements) -> Endpoint:
+        """Start a host and wait until it listens.
+
+        Raises NodeError if the cluster cannot start one, and HostFailedError if the host does not start.
+        """
+        connection = await self._connected()
+        number = next(self._numbers)
+        placed = await connection.start(self._wanted(connection, requirements, number))
+        node = Node(placed.address, self._context, self._next_socket, self._silence_seconds)
+        self._nodes[number] = node
+
+        async def give_back() -> None:
+            self._nodes.pop(number, None)
+            # The node ends with its lease, and the actor with the node. The actor's end covers a node that is cut off.
+            await node.aclose()
+            connection.end(placed.key)
+
+        try:
+            await node.connect()
+            endpoint = await node.start(requirements)
+        except BaseException:
+            await asyncio.shield(give_back())
+            raise
+        self._remember(requirements.base, placed)
+
+        async def release() -> None:
+            try:
+                await endpoint.release()
+            finally:
+                await give_back()
+
+        return replace(endpoint, release=release)
+
+    def nodes(self) -> list[NodeStatus]:
+        """Return the nodes that run, each with its host."""
+        return [each.status() for each in self._nodes.values()]
+
+    def free_bytes(self) -> int:
+        """Return the memory of the machine that has the most, less what Ray has given to others; 0: unknown."""
+        return max((each.free.memory_bytes for each in self._machines), default=0)
+
+    async def aclose(self) -> None:
+        """Disconnect from the cluster. A cluster that was started for this server ends."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        await asyncio.gather(*(each.aclose() for each in self._nodes.values()))
+        if self._connection is not None:
+            await self._connection.aclose()
+
+    @property
+    def _machines(self) -> tuple[RayNode, ...]:
+        return self._connection.nodes if self._connection is not None else ()
+
+    def _wanted(self, connection: RayConnection, requirements: HostRequirements, number: int) -> dict[str, Any]:
+        """Return the request for the node of a host; see `puna.runtime.ray_driver`."""
+        needed = requirements.resources
+        gpus = needed.gpus if any(each.total.gpus for each in connection.nodes) else 0.0
+        needed = replace(needed, gpus=gpus)
+        ids = {each.node_id for each in connection.nodes if _fits(needed, each)}
+        near = next((each for each in reversed(self._bases.get(requirements.base, [])) if each in ids), "")
+        return {
+            # For people who look at the cluster.
+            "name": f"{requirements.label} {socket.gethostname()}:{os.getpid()}-{number} {CORE_ID[:8]}",
+            "cpus": needed.cpus,
+            "gpus": needed.gpus,
+            "memory_bytes": needed.memory_bytes,
+            "near": near,
+            "certificate": self._certificate,
+            "lease_seconds": LEASE_SECONDS,
+            "placement_seconds": self._placement_seconds,
+        }
+
+    def _remember(self, base: str, placed: PlacedNode) -> None:
+        """Note that a machine has had the files of a base."""
+        if not base:
+            return
+        known = [each for each in self._bases.pop(base, []) if each != placed.node_id]
+        self._bases[base] = [*known, placed.node_id]
+        if len(self._bases) > KEPT_BASES:
+            self._bases.popitem(last=False)
+
+    async def _connected(self) -> RayConnection:
+        """Return a connection through which hosts can be started. Raises NodeError."""
+        connection = self._connection
+        if connection is None or not connection.usable:
+            connection = await asyncio.shield(self._connect())
+        connection.check()
+        return connection
+
+    def _connect(self) -> "asyncio.Task[RayConnection]":
+        """Return the task that connects, which goes on if the request that needs it is given up."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._open(), context=without_request())
+            self._connecting.add_done_callback(retrieve_exception)
+            self._connecting.add_done_callback(self._disconnected)
+        return self._connecting
+
+    def _disconnected(self, _: object) -> None:
+        self._connecting = None
+
+    async def _open(self) -> RayConnection:
+        """Connect to the cluster, the same one as before. Raises NodeError."""
+        last = self._connection
+        address = "" if last is None or last.local else last.address
+        if last is not None:
+            await last.aclose()
+        if address:
+            # Ray would try for a minute.
+            await _ping(address)
+        connection = RayConnection(address, self._program)
+        try:
+            await connection.open()
+        except BaseException:
+            await asyncio.shield(connection.aclose())
+            raise
+        kind = "a Ray cluster on this machine" if connection.local else "the Ray cluster"
+        log.info("hosts run on %s, %s, with %d machines", kind, connection.address, len(connection.nodes))
+        self._connection = connection
+        return connection
+
+
+def _fits(needed: HostResources, machine: RayNode) -> bool:
+    free = machine.free
+    return needed.cpus <= free.cpus and needed.gpus <= free.gpus and needed.memory_bytes <= free.memory_bytes
+
+
+async def _ping(address: str) -> None:
+    """Raise NodeError if nothing accepts connections at an address."""
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(PING_SECONDS):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        writer.close()
+    except OSError as error:
+        reason = error.strerror or f"no answer within {PING_SECONDS:g} s"
+        raise NodeError(f"Ray's head {address} cannot be reached: {reason}") from None
+
+
+def _log_failure(task: "asyncio.Task[RayConnection]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("%s", error)

@@ -1,0 +1,34 @@
+"""Runs a Ray cluster on this machine, whose nodes are added by lines of the input, until the input ends."""
+
+import json
+import os
+import sys
+
+from ray.cluster_utils import Cluster
+
+OBJECT_BYTES = 80 << 20
+
+
+def main():
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    cluster = Cluster()
+    head = None
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        node = cluster.add_node(
+            num_cpus=wanted["cpus"],
+            num_gpus=wanted.get("gpus", 0),
+            object_store_memory=OBJECT_BYTES,
+            include_dashboard=False,
+            node_ip_address="127.0.0.1",
+        )
+        processes = {kind: found[0].process.pid for kind, found in node.all_processes.items()}
+        head = head or processes["gcs_server"]
+        output.write(json.dumps({"address": cluster.address, "head": head, "raylet": processes["raylet"]}) + "\n")
+        output.flush()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
