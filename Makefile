@@ -114,7 +114,7 @@ test-mutants: .venv/.installed ## every fault that the contract tests must catch
 test-hosts: .venv/.installed ## the example host in Go, built and held to the contract of every backend; a minute
 	PUNA_HOSTS=1 $(PYTEST) tests/hosts
 
-test-nodes: .venv/.installed ## models on other machines: the contract of backends there, and nodes and cores that are killed; a minute
+test-nodes: .venv/.installed ## models on other machines: the contract of backends there, and nodes and cores that are killed; a minute and a half
 	PUNA_NODES=1 $(PYTEST) tests/nodes
 
 test-ray: .venv/.installed ## models on a Ray cluster of three nodes, whose parts are killed: 75 MB from the index; two minutes
@@ -145,9 +145,11 @@ fuzz: .venv/.installed ## attack the server at random for SECONDS (600), divided
 
 SECONDS_OF_SOAK ?= 3600
 KILLS_OF_SOAK ?= 10000
-soak: .venv/.installed ## kill servers KILLS_OF_SOAK (10000) times, and use one for SECONDS_OF_SOAK (3600)
+ROUNDS_OF_SOAK ?= 500
+soak: .venv/.installed ## kill servers KILLS_OF_SOAK (10000) times, use one for SECONDS_OF_SOAK (3600), break a cluster ROUNDS_OF_SOAK (500) times
 	PUNA_KILLS=$(KILLS_OF_SOAK) $(PYTEST) tests/registry/test_kills.py
 	.venv/bin/python -m tools.soak --seconds $(SECONDS_OF_SOAK)
+	.venv/bin/python -m tools.soak.kills --rounds $(ROUNDS_OF_SOAK)
 
 bench-models: .venv/.installed ## write models of real shapes for benchmarks into the folder OUT
 	$(UV) run --frozen --all-extras --no-extra ray --group dev --group models tools/make_bench_models.py $(OUT)

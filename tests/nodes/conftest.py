@@ -1,6 +1,7 @@
 """Models on nodes that run in processes of their own: `make test-nodes` runs this folder."""
 
 import os
+import tempfile
 from functools import partial
 
 import pytest
@@ -16,6 +17,13 @@ def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     certificates.make(folder)
     return folder
+
+
+@pytest.fixture
+def short_folder():
+    """A folder whose path leaves room for Unix sockets below it."""
+    with tempfile.TemporaryDirectory(prefix="kills-", dir="/tmp") as folder:
+        yield folder
 
 
 @pytest.fixture
