@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS: Final = 0.25
 """Pause between two looks whether the lease has run out."""
 
+ABANDONED_SECONDS: Final = 1.5
+"""Time without a renewal after which another core may take a lease that has no hosts. A core renews twice a second."""
+
 
 class LeaseHeldError(Exception):
     """Another core holds the lease."""
@@ -45,7 +48,18 @@ class Lease:
     core_name: str
     until: float
     """When it runs out, by the monotonic clock."""
+    renewed_at: float = 0.0
+    """When it was renewed last, by the monotonic clock."""
     hosts: dict[str, NodeHost] = field(default_factory=dict)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether another core may take it.
+
+        A core that was killed closes its connections, which ends its hosts. Then nothing speaks for the rest of its
+        lease, so a core that is started in its place need not wait for that.
+        """
+        return not self.hosts and time.monotonic() - self.renewed_at >= ABANDONED_SECONDS
 
     async def end(self) -> None:
         """End its hosts."""
@@ -67,16 +81,16 @@ class LeaseHolder:
 
     async def renew(self, lease_id: str, core_id: str, core_name: str) -> None:
         """Take or renew the lease. Raises LeaseHeldError if another core holds it."""
-        lease = self._lease
-        if lease is not None and lease.core_id != core_id:
+        lease, now = self._lease, time.monotonic()
+        if lease is not None and lease.core_id != core_id and not lease.abandoned:
             raise LeaseHeldError(
                 f"the node serves another core, {lease.core_name}; its lease ends {self.seconds:g} s after the core"
             )
         if lease is not None and lease.lease_id == lease_id:
-            lease.until = time.monotonic() + self.seconds
+            lease.until, lease.renewed_at = now + self.seconds, now
             return
         # Set before the old hosts have ended, so that nobody else takes the lease meanwhile.
-        self._lease = Lease(lease_id, core_id, core_name, time.monotonic() + self.seconds)
+        self._lease = Lease(lease_id, core_id, core_name, now + self.seconds, now)
         self.taken.set()
         log.info("core %s takes the lease", core_name)
         if lease is not None:

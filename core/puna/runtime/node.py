@@ -53,6 +53,10 @@ CORE_ID: Final = uuid4().hex
 _StartCall: TypeAlias = "grpc.aio.UnaryStreamCall[wire.StartHostRequest, wire.StartHostResponse]"
 
 
+class _LeaseUnknownError(NodeError):
+    """The node does not know the lease: it was started anew, or has ended the lease."""
+
+
 @dataclass(slots=True)
 class _Link:
     """A lease of the node, and what belongs to it."""
@@ -132,9 +136,20 @@ class Node:
     async def start(self, requirements: HostRequirements) -> Endpoint:
         """Start a host and wait until it listens. The node must have been connected.
 
-        Raises NodeError if the node is gone or lacks the backend, and HostFailedError if the host does not start.
+        A node that was started anew meanwhile is connected again. Raises NodeError if the node is gone or lacks the
+        backend, and HostFailedError if the host does not start.
         """
         link = self._link
+        try:
+            return await self._start(link, requirements)
+        except _LeaseUnknownError as error:
+            if link is not None:
+                await self._lose(link, str(error))
+            await self.connect()
+            return await self._start(self._link, requirements)
+
+    async def _start(self, link: _Link | None, requirements: HostRequirements) -> Endpoint:
+        """Start a host under a lease. Raises what `start` raises, and _LeaseUnknownError."""
         if link is None or link.lost:
             raise NodeError(link.lost if link is not None else f"{self.address} is not connected")
         # The id is known once the host has started, and it cannot be stopped earlier than that.
@@ -193,10 +208,15 @@ class Node:
     async def _started(self, call: _StartCall, host: RemoteHost, link: _Link) -> str:
         """Wait until a host has started; return its id."""
         with self._errors(link):
-            async for event in call:
-                if event.HasField("started"):
-                    host.started(event.started.process_id)
-                    return event.started.host_id
+            try:
+                async for event in call:
+                    if event.HasField("started"):
+                        host.started(event.started.process_id)
+                        return event.started.host_id
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                    raise _LeaseUnknownError(f"{self.address}: {error.details()}") from error
+                raise
         raise NodeError(f"{self.address} has not started the host")
 
     async def _watch(self, call: _StartCall, host: RemoteHost, link: _Link) -> None:
@@ -276,10 +296,7 @@ class Node:
                 # The connection may have been lost alone; the next renewal opens another one.
                 if silent < self._silence_seconds and not link.lost and _may_recover(error):
                     continue
-            log.error("%s: its %d hosts are given up", reason, len(link.hosts))
-            self._losses += 1
-            events.publish(events.NodeLost(node=self.address, hosts=len(link.hosts), error=reason))
-            await self._end(link, reason)
+            await self._lose(link, reason)
 
     async def _renew(self, link: _Link) -> bool:
         """Renew the lease; return whether the node has answered in time. Raises NodeError if it refuses."""
@@ -295,6 +312,15 @@ class Node:
         finally:
             answer.cancel()
         return True
+
+    async def _lose(self, link: _Link, reason: str) -> None:
+        """Give up a link whose node is gone, unless that has happened before."""
+        if link.lost:
+            return
+        log.error("%s: its %d hosts are given up", reason, len(link.hosts))
+        self._losses += 1
+        events.publish(events.NodeLost(node=self.address, hosts=len(link.hosts), error=reason))
+        await self._end(link, reason)
 
     async def _end(self, link: _Link, reason: str) -> None:
         """Give up a link and its hosts."""

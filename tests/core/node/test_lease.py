@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from puna.node import lease
 from puna.node.lease import LeaseHeldError, LeaseHolder
 
 
@@ -47,6 +48,22 @@ async def test_a_lease_that_is_not_renewed_ends_with_its_hosts():
     assert host.ended
     await holder.renew("lease 2", "core 2", "b")
     watching.cancel()
+
+
+async def test_another_core_takes_a_lease_without_hosts_that_is_not_renewed(monkeypatch):
+    holder = LeaseHolder(60)
+    await holder.renew("lease 1", "core 1", "a")
+    host = holder.held("lease 1").hosts["h"] = Host()
+    monkeypatch.setattr(lease, "ABANDONED_SECONDS", 0.0)
+    with pytest.raises(LeaseHeldError):
+        await holder.renew("lease 2", "core 2", "b")
+    assert not host.ended
+    del holder.held("lease 1").hosts["h"]
+    await holder.renew("lease 2", "core 2", "b")
+    assert holder.held("lease 2") is not None
+    monkeypatch.setattr(lease, "ABANDONED_SECONDS", 60.0)
+    with pytest.raises(LeaseHeldError):
+        await holder.renew("lease 1", "core 1", "a")
 
 
 async def test_releasing_a_lease_that_is_not_held_does_nothing():

@@ -233,6 +233,17 @@ async def test_a_partition_is_a_clear_error_for_everything_that_waits(run_node, 
     assert (node.status().state, node.status().error, node.status().losses) == (NodeState.CONNECTED, "", 1)
 
 
+async def test_a_node_that_does_not_know_the_lease_any_more_is_connected_again(run_node, make_node, load_on, lost):
+    running = await run_node(lease_seconds=600.0)
+    node = make_node(running.address)
+    await node.connect()
+    # As if the node had been started anew between two renewals.
+    node._link.renewing.cancel()
+    await running.lease.aclose()
+    assert await text(await load_on(node), "again") == ["again"]
+    assert [each.node for each in lost] == [running.address]
+
+
 async def test_a_healed_node_ends_the_hosts_that_were_given_up(run_node, make_node, load_on, network):
     running = await run_node(lease_seconds=600.0)
     between = await network(running.address)
