@@ -50,7 +50,7 @@ async def exporting(
         return
     try:
         # Here and not above: the modules need the extra.
-        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace import Tracer, TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         from puna.tracing.spans import Spans
@@ -66,7 +66,9 @@ async def exporting(
         except ValueError as error:
             raise OSError(f"OpenTelemetry is not configured well: {error}") from error
         provider.add_span_processor(processor)
-        spans = Spans(provider.get_tracer("puna"), limits, with_content=with_content)
+        tracer = provider.get_tracer("puna")
+        assert isinstance(tracer, Tracer)  # another one would mean that the variables switch the library off
+        spans = Spans(tracer, limits, with_content=with_content)
         try:
             yield _destination(environ)
         finally:
@@ -75,7 +77,7 @@ async def exporting(
 
 
 def _is_on(environ: Mapping[str, str]) -> bool:
-    return environ.get("OTEL_SDK_DISABLED", "").lower() != "true" and environ.get("OTEL_TRACES_EXPORTER") != "none"
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true" and environ.get("OTEL_TRACES_EXPORTER") != "none"
 
 
 def _protocol(environ: Mapping[str, str]) -> str:

@@ -8,16 +8,21 @@ when a stage has ended, with the times that the event tells.
 The events of a request come in its task or in tasks that it has created, so a context variable holds its span. A
 request that the sampler leaves out has a span that records nothing; its traceparent says so to hosts and upstreams, and
 its stages are dropped at once.
+
+A short request spends a noticeable part of its time on its spans, so they are made cheaply. The tracer makes the span of
+the request alone, which has its attributes set once, at its end. Stages are made as the finished spans that the tracer
+would have made of them: their parent is sampled, they have neither events nor links, and their few attributes are short.
 """
 
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.sdk.trace import ReadableSpan, Span, Tracer
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from puna import events
@@ -27,7 +32,8 @@ from puna.serving.answers import Delta
 from puna.tracing import attributes, content
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
-_KEYS: Final = ("traceparent", "tracestate")
+_NO_PARENT: Final = Context()
+_NO_ERROR: Final = Status()
 
 
 @dataclass(slots=True, eq=False)
@@ -35,9 +41,11 @@ class _Request:
     """The span of a request that is recorded."""
 
     span: Span
-    context: Context
-    """The context in which its children are made."""
+    context: SpanContext
+    """That of the span, under which its children are made."""
     start_ns: int
+    found: dict[str, attributes.Value] = field(default_factory=dict)
+    """Attributes that became known after its beginning."""
     stages: int = 0
     leased: bool = False
     read: bool = False
@@ -74,7 +82,7 @@ class Spans:
         _current.set(None)
         metadata = request_metadata()
         # Not the current context of the library: nothing may come between the client's span and this one.
-        parent = _PROPAGATOR.extract(metadata, Context())
+        parent = _PROPAGATOR.extract(metadata, _NO_PARENT) if "traceparent" in metadata else _NO_PARENT
         span = self._tracer.start_span(
             attributes.name(began),
             parent,
@@ -82,15 +90,17 @@ class Spans:
             attributes=attributes.of_beginning(began),
             start_time=began.start_ns,
         )
+        context = span.get_span_context()
         # A switched-off library makes spans without an id.
-        if not span.get_span_context().is_valid:
+        if context is None or not context.is_valid:
             return
-        context = set_span_in_context(span, parent)
-        carrier: dict[str, str] = {}
-        _PROPAGATOR.inject(carrier, context)
+        trace, own = format_trace_id(context.trace_id), format_span_id(context.span_id)
+        entered = {**metadata, "traceparent": f"00-{trace}-{own}-{context.trace_flags:02x}"}
         # A tracestate without a valid traceparent is dropped with it.
-        enter_request({key: value for key, value in metadata.items() if key not in _KEYS} | carrier)
-        if span.is_recording():
+        entered["tracestate"] = context.trace_state.to_header() if context.trace_state else ""
+        enter_request(entered)
+        # A span that the sampler leaves out is of another class.
+        if isinstance(span, Span) and span.is_recording():
             _current.set(_Request(span, context, began.start_ns))
 
     def _on_read(self, read: events.RequestRead) -> None:
@@ -99,16 +109,16 @@ class Spans:
             return
         request.read = True
         message = cast("attributes.ReadRequest", read.request)
-        found = attributes.of_request(message)
+        request.found |= attributes.of_request(message)
         if self._with_content:
-            found |= content.of_request(message, self._limits.max_trace_content_bytes)
-        request.span.set_attributes(found)
+            request.found |= content.of_request(message, self._limits.max_trace_content_bytes)
 
     def _on_lease(self, lease: events.ModelLeased) -> None:
         if (request := _current.get()) is None or request.leased:
             return
         request.leased = True
-        request.span.set_attributes({"gen_ai.response.model": lease.model, "puna.backend": lease.backend})
+        request.found["gen_ai.response.model"] = lease.model
+        request.found["puna.backend"] = lease.backend
 
     def _on_stage(self, ended: events.StageEnded) -> None:
         if (request := _current.get()) is None:
@@ -122,11 +132,26 @@ class Spans:
             found["puna.choice"] = ended.choice
         if ended.error:
             found["error.type"] = ended.error
-        span = self._tracer.start_span(ended.stage, request.context, attributes=found, start_time=ended.start_ns)
-        if ended.error:
-            span.set_status(Status(StatusCode.ERROR, ended.error))
-        # The wall clock may have been set back.
-        span.end(max(ended.end_ns, ended.start_ns))
+        parent, tracer = request.context, self._tracer
+        span = ReadableSpan(
+            ended.stage,
+            context=SpanContext(
+                parent.trace_id,
+                tracer.id_generator.generate_span_id(),
+                is_remote=False,
+                trace_flags=parent.trace_flags,
+                trace_state=parent.trace_state,
+            ),
+            parent=parent,
+            resource=tracer.resource,
+            attributes=found,
+            status=Status(StatusCode.ERROR, ended.error) if ended.error else _NO_ERROR,
+            start_time=ended.start_ns,
+            # The wall clock may have been set back.
+            end_time=max(ended.end_ns, ended.start_ns),
+            instrumentation_scope=request.span.instrumentation_scope,
+        )
+        tracer.span_processor.on_end(span)
 
     def _on_answer(self, answer: events.AnswerEnded) -> None:
         if (request := _current.get()) is not None:
@@ -136,7 +161,7 @@ class Spans:
         if (request := _current.get()) is None:
             return
         _current.set(None)
-        found = attributes.of_end(ended)
+        found = request.found | attributes.of_end(ended)
         if request.deltas:
             found |= content.of_answer(request.deltas, ended.reasons, self._limits.max_trace_content_bytes)
         if (dropped := request.stages - self._limits.max_trace_stages) > 0:
