@@ -19,7 +19,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final
@@ -32,6 +32,7 @@ FORMS: Final = ("text", "json")
 LONGEST_NAME: Final = 100
 """Characters of a model's name in a log line, since clients choose the name."""
 
+_JSON: Final = json.JSONEncoder()
 _request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 _http_numbers: Final = itertools.count(1)
 _call_numbers: Final = itertools.count(1)
@@ -62,15 +63,30 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "request": getattr(record, "request_id", ""),
             "message": record.getMessage(),
-            **getattr(record, "facts", {}),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps({name: value for name, value in line.items() if value != ""})
+        text, facts = _JSON.encode({name: value for name, value in line.items() if value}), facts_json(record)
+        return f"{text[:-1]}, {facts[1:]}" if facts else text
+
+
+def facts_json(record: logging.LogRecord) -> str:
+    """Return the facts of a record as JSON text of an object without empty values; empty if it has none.
+
+    A line with facts is both written and kept for later readers, so the record keeps the text.
+    """
+    found: str | None = getattr(record, "facts_json", None)
+    if found is None:
+        facts: Mapping[str, object] = getattr(record, "facts", {})
+        given = {name: value for name, value in facts.items() if value != ""}
+        found = record.facts_json = _JSON.encode(given) if given else ""
+    return found
 
 
 def configure(level: int, form: str = "text") -> None:
     """Have this process log to standard error, with request ids. `form` is in FORMS."""
+    # No format here shows them, and each line would cost the time to find them out.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level, format=FORMAT)
     if form == "json":
         for handler in logging.getLogger().handlers:

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import Enum
+from enum import IntEnum
 from typing import Any, Final, TypeAlias
 
 from puna.backend import ChatInput, ChatMessage, SequenceRequest
@@ -41,6 +41,11 @@ MARGIN: Final = 4096
 """Characters behind the budget that are searched for passages to remove."""
 LONGEST_ERROR: Final = 8192
 """Bytes of the text of an error."""
+_DEFAULTS: Final = {
+    name: getattr(RequestOptions(start_ns=0), name)
+    for name in ("truncate", "shift", "thinking_budget", "logprobs", "top_logprobs", "keep_alive", "priority")
+}
+"""Options that a record has only if a request sets them, and their defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +59,9 @@ class Policy:
     """Bytes of the inputs of one record, and as many of its answers."""
 
 
-class _Part(Enum):
+class _Part(IntEnum):
+    """The parts of a record with a budget each; an index of the list of budgets."""
+
     INPUT = 0
     ANSWER = 1
 
@@ -96,7 +103,7 @@ class Content:
     def __init__(self, policy: Policy, reserve: Reserve) -> None:
         self._policy = policy
         self._reserve = reserve
-        self._left = dict.fromkeys(_Part, policy.max_bytes)
+        self._left = [policy.max_bytes] * len(_Part)
         self.size = reserve(OVERHEAD)
         """Bytes that are charged to the bound on all records."""
         self.options_json = b""
@@ -343,9 +350,8 @@ def _unrendered(request: ReadRequest) -> Iterator[str | tuple[int, ...]]:
 def _set_options(options: RequestOptions) -> Mapping[str, Any]:
     """Return the options that a request sets, by the names that Modelfiles use where they have any."""
     found = {name: _plain(value) for name, value in options.values.items()}
-    defaults = RequestOptions(start_ns=options.start_ns)
-    for name in ("truncate", "shift", "thinking_budget", "logprobs", "top_logprobs", "keep_alive", "priority"):
-        if (value := getattr(options, name)) != getattr(defaults, name):
+    for name, default in _DEFAULTS.items():
+        if (value := getattr(options, name)) != default:
             found[name] = _plain(value)
     if options.think is not None:
         found["think"] = options.think.level or options.think.on

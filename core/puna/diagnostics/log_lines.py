@@ -1,12 +1,11 @@
 """The last lines of the server's log, as records of Python's logging."""
 
-import json
 import logging
 from dataclasses import dataclass
 from typing import Final
 
 from puna.diagnostics.tail import Tail
-from puna.request_log import RequestIdFilter
+from puna.request_log import RequestIdFilter, facts_json
 
 LONGEST: Final = 8192
 """Characters of a text or of a traceback that are kept. Programs of others may log without a bound."""
@@ -57,14 +56,13 @@ class LogTail(logging.Handler):
         # The handler that writes to standard error complains about the arguments.
         except (TypeError, ValueError):
             message = str(record.msg)
-        facts = getattr(record, "facts", None)
         line = LogLine(
             time_ns=int(record.created * 1e9),
             level=record.levelno,
             logger=record.name,
             request_id=getattr(record, "request_id", ""),
             message=_shortened(message),
-            facts_json=json.dumps({name: value for name, value in facts.items() if value != ""}) if facts else "",
+            facts_json=facts_json(record),
             traceback=_shortened(_TRACEBACKS.formatException(record.exc_info)) if record.exc_info else "",
         )
         size = sum(map(len, (line.message, line.facts_json, line.traceback, line.logger, line.request_id)))

@@ -207,7 +207,8 @@ class RequestRecords:
         self._close(record, ended, self._refused)
 
     def _close(self, record: Record, ended: events.RequestEnded, line: deque[int]) -> None:
-        record.facts, record.end_ns = _complete(replace(ended, error=""), record), time.time_ns()
+        kept = replace(ended, error="") if ended.error else ended
+        record.facts, record.end_ns = _complete(kept, record), time.time_ns()
         line.append(record.number)
         while len(self._ended) + len(self._refused) > self._most:
             self._drop()

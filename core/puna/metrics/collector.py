@@ -13,11 +13,12 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from puna import events
+from puna.metrics.series import CounterSeries, HistogramSeries
 from puna.runtime.launcher import NodeState, NodeStatus
 from puna.runtime.requirements import LoadedEntry
 from puna.serving.activity import Entry
@@ -48,8 +49,6 @@ class Metrics:
         nodes: Callable[[], Sequence[NodeStatus]] = tuple,
     ) -> None:
         """`requests` returns the requests under way, `models` the loaded models, `nodes` the nodes."""
-        # A gauge beside each counter, with the time of its first event, which no board reads.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         # Models that are loaded already: the dashboard has metrics begin while the server runs.
         self._known = {label(each.name) for each in models()}
@@ -62,7 +61,7 @@ class Metrics:
             events.subscribe(events.ModelLoaded, self._on_loaded),
             events.subscribe(events.ModelRemoved, self._on_removed),
             events.subscribe(events.HostDied, self._on_death),
-            events.subscribe(events.NodeLost, lambda _: self._lost.inc()),
+            events.subscribe(events.NodeLost, lambda _: self._lost.add()),
             events.subscribe(events.CallEnded, self._on_call),
         ]
 
@@ -75,11 +74,11 @@ class Metrics:
         """Return all metrics as Prometheus reads them."""
         return generate_latest(self._registry)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"{self._prefix}:{name}", text, (*_MODEL, *labels), registry=self._registry)
+    def _counter(self, name: str, text: str, *labels: str) -> CounterSeries:
+        return CounterSeries(f"{self._prefix}:{name}", text, (*_MODEL, *labels), self._registry)
 
-    def _histogram(self, name: str, text: str, bounds: Sequence[float]) -> Histogram:
-        return Histogram(f"{self._prefix}:{name}", text, _MODEL, registry=self._registry, buckets=bounds)
+    def _histogram(self, name: str, text: str, bounds: Sequence[float]) -> HistogramSeries:
+        return HistogramSeries(f"{self._prefix}:{name}", text, _MODEL, bounds, self._registry)
 
     def _declare(self) -> None:
         """Make the metrics, vLLM's first."""
@@ -111,24 +110,19 @@ class Metrics:
         self._removed = counter("models_removed", "Models that are no longer loaded.", "cause")
         self._deaths = counter("host_deaths", "Hosts that ended without being asked to.", "status")
         # Not by node: a cluster may give each of its nodes a new address at each start.
-        self._lost = Counter(
-            f"{self._prefix}:nodes_lost", "Times that a node was lost with its hosts.", registry=self._registry
+        self._lost = CounterSeries(
+            f"{self._prefix}:nodes_lost", "Times that a node was lost with its hosts.", (), self._registry
         )
-        self._by_key = Counter(
-            f"{self._prefix}:key_tokens", "Tokens of the requests with a key.", ("key", "kind"), registry=self._registry
+        self._lost.add(count=0)
+        self._by_key = CounterSeries(
+            f"{self._prefix}:key_tokens", "Tokens of the requests with a key.", ("key", "kind"), self._registry
         )
-        self._calls = Counter(
-            "grpc_server_handled",
-            "gRPC calls that ended.",
-            ("grpc_service", "grpc_method", "grpc_code"),
-            registry=self._registry,
+        call = ("grpc_service", "grpc_method")
+        self._calls = CounterSeries(
+            "grpc_server_handled", "gRPC calls that ended.", (*call, "grpc_code"), self._registry
         )
-        self._call_seconds = Histogram(
-            "grpc_server_handling_seconds",
-            "Duration of gRPC calls.",
-            ("grpc_service", "grpc_method"),
-            registry=self._registry,
-            buckets=_LONG,
+        self._call_seconds = HistogramSeries(
+            "grpc_server_handling_seconds", "Duration of gRPC calls.", call, _LONG, self._registry
         )
 
     def _label(self, requested: str) -> str:
@@ -138,11 +132,11 @@ class Metrics:
         model = self._label(ended.model)
         self._count_tokens(ended, model)
         if ended.outcome == "CANCELLED":
-            self._cancelled.labels(model, ended.phase).inc()
+            self._cancelled.add(model, ended.phase)
         elif ended.failed:
-            self._failed.labels(model, ended.outcome).inc()
+            self._failed.add(model, ended.outcome)
         if ended.method in _SEQUENCES and ended.outcome in _SUCCESS:
-            self._success.labels(model, ended.outcome).inc()
+            self._success.add(model, ended.outcome)
             self._observe(ended, model)
 
     def _count_tokens(self, ended: events.RequestEnded, model: str) -> None:
@@ -159,41 +153,40 @@ class Metrics:
         ):
             # A series appears with its first count, so that a model that only embeds has no empty ones.
             if count:
-                counter.labels(model).inc(count)
+                counter.add(model, count=count)
         if ended.key:
-            self._by_key.labels(ended.key, "prompt").inc(ended.prompt_tokens)
-            self._by_key.labels(ended.key, "output").inc(ended.output_tokens)
+            self._by_key.add(ended.key, "prompt", count=ended.prompt_tokens)
+            self._by_key.add(ended.key, "output", count=ended.output_tokens)
 
     def _observe(self, ended: events.RequestEnded, model: str) -> None:
-        self._whole.labels(model).observe(ended.seconds)
-        self._queue.labels(model).observe(ended.queue_seconds)
-        self._prefill.labels(model).observe(ended.prefill_seconds)
-        self._decode.labels(model).observe(ended.decode_seconds)
-        self._prompt_size.labels(model).observe(ended.prompt_tokens)
-        self._output_size.labels(model).observe(ended.output_tokens)
+        self._whole.observe(model, values=(ended.seconds,))
+        self._queue.observe(model, values=(ended.queue_seconds,))
+        self._prefill.observe(model, values=(ended.prefill_seconds,))
+        self._decode.observe(model, values=(ended.decode_seconds,))
+        self._prompt_size.observe(model, values=(ended.prompt_tokens,))
+        self._output_size.observe(model, values=(ended.output_tokens,))
         if ended.output_tokens > 1:
-            self._per_token.labels(model).observe(ended.decode_seconds / (ended.output_tokens - 1))
+            self._per_token.observe(model, values=(ended.decode_seconds / (ended.output_tokens - 1),))
 
     def _on_times(self, timed: events.AnswerTimed) -> None:
         model = self._label(timed.model)
-        self._first.labels(model).observe(timed.arrivals[0])
-        between = self._between.labels(model)
-        for earlier, later in itertools.pairwise(timed.arrivals):
-            between.observe(later - earlier)
+        self._first.observe(model, values=(timed.arrivals[0],))
+        gaps = [later - earlier for earlier, later in itertools.pairwise(timed.arrivals)]
+        self._between.observe(model, values=gaps)
 
     def _on_loaded(self, loaded: events.ModelLoaded) -> None:
         self._known.add(label(loaded.model))
-        self._load.labels(label(loaded.model)).observe(loaded.seconds)
+        self._load.observe(label(loaded.model), values=(loaded.seconds,))
 
     def _on_removed(self, removed: events.ModelRemoved) -> None:
-        self._removed.labels(label(removed.model), removed.cause).inc()
+        self._removed.add(label(removed.model), removed.cause)
 
     def _on_death(self, died: events.HostDied) -> None:
-        self._deaths.labels(label(died.model), died.status).inc()
+        self._deaths.add(label(died.model), died.status)
 
     def _on_call(self, ended: events.CallEnded) -> None:
-        self._calls.labels(ended.service, ended.method, ended.code).inc()
-        self._call_seconds.labels(ended.service, ended.method).observe(ended.seconds)
+        self._calls.add(ended.service, ended.method, ended.code)
+        self._call_seconds.observe(ended.service, ended.method, values=(ended.seconds,))
 
 
 class _Tables(Collector):
