@@ -1,7 +1,7 @@
 """Counters and histograms whose series change at the cost of a dictionary's item.
 
-A request changes about twenty series. Those of prometheus_client have locks, since several threads may change them. Here
-the event loop alone changes and reads series. The text that Prometheus reads is the same.
+A request changes about twenty series. Those of prometheus_client have locks, since several threads may change them.
+Here the event loop alone changes and reads series. The text that Prometheus reads is the same.
 """
 
 from bisect import bisect_left

@@ -77,7 +77,9 @@ async def exporting(
 
 
 def _is_on(environ: Mapping[str, str]) -> bool:
-    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true" and environ.get("OTEL_TRACES_EXPORTER") != "none"
+    return (
+        environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true" and environ.get("OTEL_TRACES_EXPORTER") != "none"
+    )
 
 
 def _protocol(environ: Mapping[str, str]) -> str:

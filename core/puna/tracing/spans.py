@@ -9,9 +9,9 @@ The events of a request come in its task or in tasks that it has created, so a c
 request that the sampler leaves out has a span that records nothing; its traceparent says so to hosts and upstreams, and
 its stages are dropped at once.
 
-A short request spends a noticeable part of its time on its spans, so they are made cheaply. The tracer makes the span of
-the request alone, which has its attributes set once, at its end. Stages are made as the finished spans that the tracer
-would have made of them: their parent is sampled, they have neither events nor links, and their few attributes are short.
+A short request spends a noticeable part of its time on its spans, so they are made cheaply. The tracer makes the span
+of the request alone, whose attributes are set once, at its end. Stages become the finished spans that the tracer would
+have made of them: their parent is sampled, they have no events and no links, and their few attributes are short.
 """
 
 import time
