@@ -1,9 +1,10 @@
 """Opens a model: weights, an optional projector, and a context that fits the machine. Blocks; call it in a thread."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
 from llama_cpp._ggml import libggml
@@ -14,6 +15,8 @@ from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 from puna_llama_cpp.binding.machine import threads_for
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
+from puna_llama_cpp.disk_cache.cache import DEFAULT_MAX_BYTES, DiskCache, DiskCacheOptions
+from puna_llama_cpp.disk_cache.fingerprint import ModelIdentity
 from puna_llama_cpp.embeddings.model import EmbeddingModel
 from puna_llama_cpp.model import GenerativeModel, LlamaModel
 from puna_llama_cpp.vision.projector import Projector
@@ -41,11 +44,15 @@ class LoadedParts:
     """The number of sequences for which the context has room."""
     projector: Projector | None
     constraints: ConstraintLimits
+    identity: ModelIdentity
+    disk: DiskCacheOptions | None
+    """How the KV cache is kept on disk; None: it is not."""
 
     def start(self) -> LlamaModel:
         """Create the model and start its threads, on the running event loop."""
         if self.facts.generates:
-            return GenerativeModel(self.weights, self.context, self.facts, self.projector, self.constraints)
+            disk = DiskCache(self.context, self.disk, self.identity) if self.disk and self.context.has_memory else None
+            return GenerativeModel(self.weights, self.context, self.facts, self.projector, self.constraints, disk)
         return EmbeddingModel(self.weights, self.context, self.facts, self.slots)
 
     def close(self) -> None:
@@ -122,7 +129,36 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
     # Lazy slots beyond the first take memory only once they are used. They count only if a setting asked for them.
     counted_slots = 1 if lazy and not spec.parallel else slots
     facts = _facts(weights, context, projector, options, counted_slots)
-    return LoadedParts(weights, context, facts, options.max_sequences, projector, spec.constraint_limits)
+    identity = _identity(weights, context, spec, options)
+    disk = _disk_options(spec.backend_options)
+    return LoadedParts(
+        weights, context, facts, options.max_sequences, projector, spec.constraint_limits, identity, disk
+    )
+
+
+def _identity(weights: Weights, context: Context, spec: ModelSpec, options: ContextOptions) -> ModelIdentity:
+    """Return what decides the bits of the KV cache and the layout of its state."""
+    settings = {
+        "length": lib.llama_n_ctx_seq(context.pointer),  # long-context models choose their rope factors by it
+        "batch": options.batch,
+        "threads": options.threads,
+        "flash_attention": options.flash_attention,
+        "kv_cache_type": options.kv_cache_type or "f16",
+        "gpu_layers": spec.gpu_layers,
+        "main_gpu": spec.main_gpu,
+        "load_mode": weights.load_mode,
+        "repacked": weights.repacked,
+    }
+    return ModelIdentity((spec.path, *spec.adapter_paths), settings)
+
+
+def _disk_options(given: Mapping[str, object]) -> DiskCacheOptions | None:
+    folder = str(given.get("kv_cache_folder", ""))
+    if not folder:
+        return None
+    most = given.get("kv_cache_folder_bytes", DEFAULT_MAX_BYTES)
+    secret = str(given.get("kv_cache_folder_secret", ""))
+    return DiskCacheOptions(Path(folder), most if isinstance(most, int) else DEFAULT_MAX_BYTES, secret)
 
 
 def _facts(

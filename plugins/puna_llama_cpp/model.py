@@ -21,6 +21,7 @@ from puna.backend import (
 )
 from puna_llama_cpp.binding.context import Context
 from puna_llama_cpp.binding.weights import Weights
+from puna_llama_cpp.disk_cache.cache import IDLE_SECONDS, DiskCache, RestoredState
 from puna_llama_cpp.generation import sequence
 from puna_llama_cpp.generation.engine import Engine
 from puna_llama_cpp.sampling import chain as sampler_chain
@@ -89,18 +90,24 @@ class GenerativeModel(LlamaModel):
         facts: ModelFacts,
         projector: Projector | None,
         constraints: ConstraintLimits,
+        disk: DiskCache | None = None,
     ) -> None:
-        """Take ownership of the projector too, and start the engine."""
+        """Take ownership of the projector too, and start the engine. `disk` keeps the KV cache on disk."""
         super().__init__(weights, context, facts)
         self._projector = projector
         self._encoder_pool = ThreadPoolExecutor(_ENCODER_THREADS, "look")
         self._constraints = ConstraintClient(self._vocabulary, constraints)
-        self._engine = Engine(context, self._vocabulary, facts.parallel)
+        self._disk = disk
+        self._saving: asyncio.TimerHandle | None = None
+        """The next saving of what the slots hold."""
+        self._engine = Engine(context, self._vocabulary, facts.parallel, disk)
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         """Yield the events of one sequence. Closing the generator cancels the sequence."""
         running = await self._prepare(request)
         try:
+            if self._disk is not None:
+                running.restored = await self._find_on_disk(self._disk, running)
             # Inside the try, so that the matcher's process ends even if the model has been unloaded meanwhile.
             self._engine.submit(running)
             while not isinstance(event := await running.results.get(), Finish):
@@ -110,6 +117,8 @@ class GenerativeModel(LlamaModel):
             self._engine.cancel(running)
             if running.matcher:
                 running.matcher.close()
+            if self._disk is not None:
+                self._save_when_idle()
 
     def step(self) -> int | None:
         """Return the number of steps of the decode thread; None while it has no work."""
@@ -143,6 +152,22 @@ class GenerativeModel(LlamaModel):
         preserved = self._vocabulary.special_tokens(request.preserved_tokens)
         matcher = await self._constraints.matcher(request.constraint) if request.constraint else None
         return sequence.Sequence(request, tokens, matcher, preserved, images, self._closings(request))
+
+    async def _find_on_disk(self, disk: DiskCache, running: sequence.Sequence) -> RestoredState | None:
+        salt, tokens = running.request.cache_salt, running.tokens
+        return await disk.find(tokens, salt, running.reusable_length, lambda: self._engine.cached_length(tokens, salt))
+
+    def _save_when_idle(self) -> None:
+        """Save what the slots hold once no request has ended for some seconds."""
+        if self._saving is not None:
+            self._saving.cancel()
+        self._saving = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._engine.save)
+
+    async def aclose(self) -> None:
+        """Stop the threads, save what the KV cache holds if that is wanted, then free everything."""
+        if self._saving is not None:
+            self._saving.cancel()
+        await super().aclose()
 
     def _closings(self, request: SequenceRequest) -> dict[str, list[int]]:
         """Return the tokens of each text that closes the thinking."""

@@ -212,6 +212,25 @@ class Context:
         lib.llama_memory_seq_rm(self._memory, target, -1, -1)
         return False
 
+    def state(self, slot: int) -> NDArray[np.uint8]:
+        """Return a copy of a sequence's memory in llama.cpp's own format, which `set_state` of an equal context takes.
+
+        It is empty if llama.cpp failed.
+        """
+        state = np.empty(lib.llama_state_seq_get_size(self.pointer, slot), np.uint8)
+        data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        return state[: lib.llama_state_seq_get_data(self.pointer, data, len(state), slot)]
+
+    def set_state(self, slot: int, state: NDArray[np.uint8]) -> bool:
+        """Replace a sequence's memory. False: llama.cpp does not accept the state, and the slot is empty."""
+        if self._saved_state and self._saved_state[0] == slot:
+            self._saved_state = None
+        data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if lib.llama_state_seq_set_data(self.pointer, data, len(state), slot):
+            return True
+        lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        return False
+
     def release_copy_buffer(self) -> None:
         """Free the state that the last copy left."""
         self._state = np.empty(0, np.uint8)

@@ -56,8 +56,10 @@ class Weights:
             # With one GPU chosen, no layer goes to another.
             parameters.split_mode = lib.LLAMA_SPLIT_MODE_NONE
         parameters.no_alloc = not allocate
-        parameters.load_mode = _load_mode(spec) if allocate else lib.LLAMA_LOAD_MODE_NONE
-        parameters.use_extra_bufts = should_repack(spec.path)
+        self.load_mode = _load_mode(spec) if allocate else lib.LLAMA_LOAD_MODE_NONE
+        self.repacked = should_repack(spec.path)
+        """Whether ggml may repack the weights. Whether it does also depends on the load mode."""
+        parameters.load_mode, parameters.use_extra_bufts = self.load_mode, self.repacked
         pointer = lib.llama_model_load_from_file(spec.path.encode(), parameters)
         if not pointer:
             # A load that the progress callback ends is reported like a failure.

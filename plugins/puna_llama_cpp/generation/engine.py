@@ -29,6 +29,7 @@ Late masks. A constraint's mask comes from another process. A sequence whose mas
 begins before its mask has come, so that it delays no other sequence again.
 """
 
+import sys
 import threading
 import time
 from collections import deque
@@ -38,6 +39,7 @@ from puna.backend import BackendError, KvCacheUsage
 from puna_llama_cpp.binding.batch import VectorBatch
 from puna_llama_cpp.binding.context import AbortedError, Context
 from puna_llama_cpp.binding.vocabulary import Vocabulary
+from puna_llama_cpp.disk_cache.cache import DiskCache
 from puna_llama_cpp.generation import schedule
 from puna_llama_cpp.generation.batch_builder import BatchBuilder, BatchEntry
 from puna_llama_cpp.generation.output_processor import OutputProcessor
@@ -56,10 +58,11 @@ _UNSHIFTED_TOKENS = 4
 class Engine:
     """Runs sequences on a context, many at once."""
 
-    def __init__(self, context: Context, vocabulary: Vocabulary, slots: int) -> None:
-        """Start the decode thread, which serves up to `slots` sequences at once."""
+    def __init__(self, context: Context, vocabulary: Vocabulary, slots: int, disk: DiskCache | None = None) -> None:
+        """Start the decode thread, which serves up to `slots` sequences at once. `disk` keeps what leaves the slots."""
         self._context, self._vocabulary = context, vocabulary
-        self._slots = Slots(context, slots)
+        self._disk, self._save_due, self._crashed = disk, False, False
+        self._slots = Slots(context, slots, disk)
         self._delivery = BatchedDelivery()
         self._builder = BatchBuilder(context, self._slots)
         self._output = OutputProcessor(context, vocabulary, self._slots, self._delivery)
@@ -99,14 +102,28 @@ class Engine:
         """Return how much of the KV cache is in use."""
         return KvCacheUsage(*self._slots.token_counts())
 
+    def cached_length(self, tokens: list[int], salt: str) -> int:
+        """Return how much of a prompt the KV cache holds, or is about to hold."""
+        return self._slots.common_length(tokens, salt)
+
+    def save(self) -> None:
+        """Have the decode thread save the slots to the disk, as long as no sequence runs."""
+        self._save_due = True
+        self._thread.wake()
+
     def close(self) -> None:
         """Abort the running batch and wait for the decode thread to end. Sequences that are left get an error."""
         with self._lock:
             self._closed = True
             self._context.set_abort(True)
         self._thread.close()
+        if self._disk is not None:
+            # The decode thread has ended, so this one may use the context.
+            self._disk.close([] if self._crashed else self._slots.contents())
 
     def _on_thread_end(self) -> None:
+        # An error in the middle of a step: the cache may differ from what the slots say.
+        self._crashed = sys.exc_info()[0] is not None
         with self._lock:
             self._closed = True
             waiting = [*self._arrived, *self._waiting]
@@ -119,6 +136,9 @@ class Engine:
             if not sequence.cancelled:
                 self._delivery.put(sequence.results, unloaded_error())
         self._delivery.send()
+        if self._disk is not None and not self._crashed:
+            for sequence in running:
+                self._slots.release(sequence)
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
@@ -136,6 +156,10 @@ class Engine:
         # Events wait for the next batch, before which they are sent. Without a running sequence no batch follows.
         if not self._slots.busy:
             self._delivery.send()
+            if self._save_due and self._disk is not None:
+                # One for each step, so that a prompt that arrives waits for one at most.
+                self._save_due = self._disk.save_one(self._slots.contents())
+                return self._save_due
         # Waiting sequences do not count as work: a sequence that leaves its slot is followed by its coroutine's
         # `cancel`, which wakes the thread.
         return self._slots.busy
@@ -232,7 +256,10 @@ class Engine:
                     self._context.truncate(slot, position)
             # Draft tokens lengthen a step, so such a step says nothing about the budget.
             if not step.has_draft:
-                self._prefill_budget.observe(step.decoding, step.prompt_tokens, time.perf_counter() - began)
+                seconds = time.perf_counter() - began
+                self._prefill_budget.observe(step.decoding, step.prompt_tokens, seconds)
+                if self._disk is not None and not step.decoding:
+                    self._disk.observe_prefill(step.prompt_tokens, seconds)
 
         self._run(step.entries, decode)
 

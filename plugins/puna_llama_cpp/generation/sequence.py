@@ -15,6 +15,7 @@ from puna.backend.text import TextAssembly
 from puna.backend.thinking import ThinkingTracker
 from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
+from puna_llama_cpp.disk_cache.cache import RestoredState
 from puna_llama_cpp.generation.prompt_lookup import PromptLookup
 from puna_llama_cpp.generation.prompt_scores import PromptScores
 from puna_llama_cpp.sampling.chain import SamplerChain
@@ -42,6 +43,8 @@ class Sequence:
         """
         self.request = request
         self.results: ResultQueue[SequenceEvent] = ResultQueue()
+        self.restored: RestoredState | None = None
+        """The state of a stored sequence that the prompt begins like, until the prompt has a slot."""
         self.scores = PromptScores(tokens, request.score_from)
         # Nothing follows the last token of a prompt that is only scored, so its own logits are not needed.
         self._unevaluated = int(request.score_from is not None and request.max_tokens == 0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from puna_ggml_kernels.loader import SHORTEST_PREFILL
 from puna_llama_cpp.binding.context import Context
+from puna_llama_cpp.disk_cache.cache import DiskCache, RestoredState, SlotContent
 from puna_llama_cpp.generation import prefix_cache
 from puna_llama_cpp.generation.sequence import Sequence
 
@@ -39,9 +40,9 @@ class Slot:
 class Slots:
     """Places sequences in slots."""
 
-    def __init__(self, context: Context, count: int) -> None:
-        """Start with empty slots."""
-        self._context = context
+    def __init__(self, context: Context, count: int, disk: DiskCache | None = None) -> None:
+        """Start with empty slots. `disk` keeps what leaves them."""
+        self._context, self._disk = context, disk
         self._slots = [Slot(index) for index in range(count)]
         self._clock = itertools.count(1)
         self._shared_ends: dict[int, int] = {}
@@ -74,6 +75,27 @@ class Slots:
             else:
                 cached += len(slot.cached_tokens)
         return active, cached
+
+    def contents(self) -> list[SlotContent]:
+        """Return what the idle slots hold."""
+        return [
+            SlotContent(slot.index, slot.cached_tokens, slot.salt, slot.last_used)
+            for slot in self._slots
+            if slot.sequence is None and slot.cached_tokens
+        ]
+
+    def common_length(self, tokens: list[int], salt: str) -> int:
+        """Return how much of a prompt the slots hold or are about to hold. May be called from any thread."""
+        longest = 0
+        for slot in self._slots:
+            # Read once: the decode thread may change it meanwhile.
+            sequence = slot.sequence
+            held = slot.cached_tokens if sequence is None else sequence.tokens[: sequence.reusable_limit]
+            if slot.salt == salt:
+                common = prefix_cache.common_length(held, tokens)
+                usable = self._context.supports_partial_removal or common == len(held)
+                longest = max(longest, common if usable else 0)
+        return longest
 
     def admit(self, waiting: list[Sequence], prefill_tokens: int) -> list[Sequence]:
         """Place waiting sequences, given in order of priority, and return the others.
@@ -118,7 +140,8 @@ class Slots:
         wait = prefix_cache.prefill_to_wait_for(
             sequence.tokens, request.cache_salt, prefixes, in_flight, sequence.reusable_length
         )
-        if wait is None:
+        restored = sequence.restored.length if sequence.restored else 0
+        if wait is None or wait.shared - restored < prefix_cache.MIN_COPY_GAIN:
             return False
         self._shared_ends[wait.slot] = max(wait.shared, self._shared_ends.get(wait.slot, 0))
         # What the cache held at the first look decides where the prompt would begin alone, and so which bits it must
@@ -155,18 +178,37 @@ class Slots:
         slot = self._slots[placement.slot]
         # The order is essential: the move saves the slot's content before the copy overwrites it, and the truncation at
         # the end removes the tokens that the new prompt does not share.
+        restored = self._restored(sequence, placement.reused)
+        in_place = placement.reused if placement.copied_from is None and restored is None else 0
         if placement.moved_to is not None:
             other = self._slots[placement.moved_to]
+            self._save(other, 0)
             moved = self._context.copy(placement.slot, placement.moved_to)
             other.cached_tokens, other.end_position = (slot.cached_tokens, slot.end_position) if moved else ([], 0)
             other.salt, other.last_used = slot.salt, slot.last_used
+        else:
+            self._save(slot, in_place)
         reused = placement.reused
-        if placement.copied_from is not None and not self._context.copy(placement.copied_from, placement.slot):
+        if restored is not None:
+            reused = restored.length if self._context.set_state(placement.slot, restored.state) else 0
+            if not reused:
+                restored.reject()
+        elif placement.copied_from is not None and not self._context.copy(placement.copied_from, placement.slot):
             reused = 0
         sequence.slot = placement.slot
         sequence.start(placement.slot, self.truncate(sequence, reused))
         slot.sequence, slot.salt, slot.last_used = sequence, salt, next(self._clock)
         log.debug("slot %d takes %d tokens, %d cached", placement.slot, len(sequence.tokens), sequence.evaluated)
+
+    def _restored(self, sequence: Sequence, cached: int) -> RestoredState | None:
+        """Take the stored state off a sequence. Return it if it saves enough beyond what memory has."""
+        restored, sequence.restored = sequence.restored, None
+        return restored if restored and restored.length - cached >= prefix_cache.MIN_COPY_GAIN else None
+
+    def _save(self, slot: Slot, kept: int) -> None:
+        """Save the tokens of an idle slot before they are overwritten, unless all but a few are `kept`."""
+        if self._disk is not None and len(slot.cached_tokens) - kept >= prefix_cache.MIN_COPY_GAIN:
+            self._disk.save(SlotContent(slot.index, slot.cached_tokens, slot.salt, slot.last_used))
 
     def truncate(self, sequence: Sequence, index: int) -> int:
         """Remove a sequence's cache from an index on, or from the beginning of the image there.
