@@ -15,9 +15,9 @@ from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 from puna_llama_cpp.binding.machine import threads_for
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
-from puna_llama_cpp.disk_cache.cache import DEFAULT_MAX_BYTES, DiskCache, DiskCacheOptions
-from puna_llama_cpp.disk_cache.fingerprint import ModelIdentity
 from puna_llama_cpp.embeddings.model import EmbeddingModel
+from puna_llama_cpp.kv_store.cache import DEFAULT_MAX_BYTES, DiskCache, DiskCacheOptions
+from puna_llama_cpp.kv_store.fingerprint import ModelIdentity
 from puna_llama_cpp.model import GenerativeModel, LlamaModel
 from puna_llama_cpp.vision.projector import Projector
 

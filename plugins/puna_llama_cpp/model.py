@@ -21,9 +21,9 @@ from puna.backend import (
 )
 from puna_llama_cpp.binding.context import Context
 from puna_llama_cpp.binding.weights import Weights
-from puna_llama_cpp.disk_cache.cache import IDLE_SECONDS, DiskCache, RestoredState
 from puna_llama_cpp.generation import sequence
 from puna_llama_cpp.generation.engine import Engine
+from puna_llama_cpp.kv_store.cache import IDLE_SECONDS, DiskCache, RestoredState
 from puna_llama_cpp.sampling import chain as sampler_chain
 from puna_llama_cpp.structured_output.constraint import ConstraintClient
 from puna_llama_cpp.vision.projector import EncodedPrompt, Projector

@@ -39,12 +39,12 @@ from puna.backend import BackendError, KvCacheUsage
 from puna_llama_cpp.binding.batch import VectorBatch
 from puna_llama_cpp.binding.context import AbortedError, Context
 from puna_llama_cpp.binding.vocabulary import Vocabulary
-from puna_llama_cpp.disk_cache.cache import DiskCache
 from puna_llama_cpp.generation import schedule
 from puna_llama_cpp.generation.batch_builder import BatchBuilder, BatchEntry
 from puna_llama_cpp.generation.output_processor import OutputProcessor
 from puna_llama_cpp.generation.sequence import Sequence
 from puna_llama_cpp.generation.slots import Slots
+from puna_llama_cpp.kv_store.cache import DiskCache
 from puna_llama_cpp.step_thread import BatchedDelivery, StepThread, unloaded_error
 
 _LATE_MASK_SECONDS = 0.001

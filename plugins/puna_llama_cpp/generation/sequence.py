@@ -15,9 +15,9 @@ from puna.backend.text import TextAssembly
 from puna.backend.thinking import ThinkingTracker
 from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
-from puna_llama_cpp.disk_cache.cache import RestoredState
 from puna_llama_cpp.generation.prompt_lookup import PromptLookup
 from puna_llama_cpp.generation.prompt_scores import PromptScores
+from puna_llama_cpp.kv_store.cache import RestoredState
 from puna_llama_cpp.sampling.chain import SamplerChain
 from puna_llama_cpp.step_thread import ResultQueue
 from puna_llama_cpp.structured_output.constraint import Matcher

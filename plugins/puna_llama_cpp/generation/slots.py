@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from puna_ggml_kernels.loader import SHORTEST_PREFILL
 from puna_llama_cpp.binding.context import Context
-from puna_llama_cpp.disk_cache.cache import DiskCache, RestoredState, SlotContent
 from puna_llama_cpp.generation import prefix_cache
 from puna_llama_cpp.generation.sequence import Sequence
+from puna_llama_cpp.kv_store.cache import DiskCache, RestoredState, SlotContent
 
 log = logging.getLogger(__name__)
 

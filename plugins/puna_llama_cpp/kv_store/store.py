@@ -1,0 +1,178 @@
+"""The stored sequences of one model: which of them a prompt begins like, reading them and writing them.
+
+Files are grouped by partition: the model's fingerprint and a cache salt, hashed together. So a prompt meets only files
+of its own salt and of a model that computes the same bits. The tokens of each file are kept in memory. Before a search
+the folder is listed again, since other processes add and remove files.
+
+All methods block but `covered`, and may be called from any thread.
+"""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna_llama_cpp.kv_store import file_format
+from puna_llama_cpp.kv_store.file_format import DamagedFileError, Header, Secret, State
+from puna_llama_cpp.kv_store.folder import CacheFolder, NoRoomError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSequence:
+    """A stored sequence that a prompt begins like."""
+
+    partition: str
+    name: str
+    header: Header
+    tokens: NDArray[np.int32]
+    common: int
+    """Leading tokens of the prompt that it can serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    header: Header
+    tokens: NDArray[np.int32]
+
+
+class SequenceStore:
+    """The files of one model."""
+
+    def __init__(self, folder: CacheFolder, fingerprint: bytes, secret: Secret | None, *, cuts: bool) -> None:
+        """`cuts`: whether the model can use a part of a stored state. A recurrent one needs the whole."""
+        self._folder, self._fingerprint, self._secret, self._cuts = folder, fingerprint, secret, cuts
+        self._lock = threading.Lock()
+        self._partitions: dict[str, dict[str, _Entry]] = {}
+
+    def find(self, tokens: Sequence[int], salt: str, reusable: int) -> StoredSequence | None:
+        """Return the stored sequence that serves most of a prompt, of which `reusable` leading tokens may be served."""
+        partition = self._partition(salt)
+        entries = self._refresh(partition)
+        prompt = np.asarray(tokens[:reusable], np.int32)
+        best = None
+        for name, entry in entries.items():
+            common = _common(entry.tokens, prompt)
+            if not self._cuts and common < len(entry.tokens):
+                continue
+            # Among equals the smaller file is read sooner.
+            if best is None or (common, -len(entry.tokens)) > (best.common, -len(best.tokens)):
+                best = StoredSequence(partition, name, entry.header, entry.tokens, common)
+        return best
+
+    def covered(self, tokens: Sequence[int], salt: str) -> int:
+        """Return how many leading tokens some file has, by what is known without looking at the disk."""
+        with self._lock:
+            entries = list(self._partitions.get(self._partition(salt), {}).values())
+        if not entries:
+            return 0
+        array = np.asarray(tokens, np.int32)
+        common = (_common(entry.tokens, array) for entry in entries)
+        if self._cuts:
+            return max(common)
+        # A recurrent state cannot be cut, so a longer file does not serve a shorter sequence.
+        return max((each for each, entry in zip(common, entries, strict=True) if each == len(entry.tokens)), default=0)
+
+    def read(self, stored: StoredSequence, check: Callable[[], None]) -> State | None:
+        """Return the state of a stored sequence; None if the file is gone or damaged. A damaged file is removed.
+
+        `check` may raise to give up.
+        """
+        try:
+            with self._folder.open(stored.partition, stored.name) as file:
+                state = file_format.read_state(file, stored.partition, stored.tokens, self._secret, check)
+        except OSError:
+            return None  # another process needed the room
+        except DamagedFileError as error:
+            self._drop(stored.partition, stored.name, error)
+            return None
+        self._folder.touch(stored.partition, stored.name)
+        return state
+
+    def drop(self, stored: StoredSequence) -> None:
+        """Remove a stored sequence that llama.cpp does not accept."""
+        self._drop(stored.partition, stored.name, DamagedFileError("llama.cpp does not accept its state"))
+
+    def write(
+        self, tokens: list[int], salt: str, state: State, prefill_token_seconds: float, check: Callable[[], None]
+    ) -> bool:
+        """Store a sequence, and return whether it is on disk now. `check` may raise to give up.
+
+        Shorter sequences that the new one serves as well are removed. Raises what `check` raises.
+        """
+        partition = self._partition(salt)
+        array = np.asarray(tokens, np.int32)
+        name = self._digest(array.tobytes())
+        entries = self._refresh(partition)
+        if name in entries:
+            self._folder.touch(partition, name)
+            return True
+        header = file_format.new_header(
+            partition, len(array), len(state), prefill_token_seconds, encrypted=self._secret is not None
+        )
+        try:
+            with self._folder.create(partition, name, file_format.file_bytes(header)) as file:
+                file_format.write(file, header, array, state, self._secret, check)
+        except FileExistsError:
+            return True  # another process is writing the same sequence
+        except (OSError, NoRoomError) as error:
+            log.warning("a sequence of %d tokens is not kept on disk: %s", len(array), error)
+            return False
+        with self._lock:
+            self._partitions.setdefault(partition, {})[name] = _Entry(header, array)
+        if self._cuts:
+            for other, entry in entries.items():
+                if len(entry.tokens) < len(array) and _common(entry.tokens, array) == len(entry.tokens):
+                    self._remove(partition, other)
+        return True
+
+    def refresh(self, salt: str) -> None:
+        """Read which files of a salt there are."""
+        self._refresh(self._partition(salt))
+
+    def _refresh(self, partition: str) -> dict[str, _Entry]:
+        names = self._folder.list_names(partition)
+        with self._lock:
+            known = self._partitions.get(partition, {})
+        entries = {name: entry for name, entry in known.items() if name in names}
+        for name in names - entries.keys():
+            try:
+                with self._folder.open(partition, name) as file:
+                    entries[name] = _Entry(*file_format.read_tokens(file, partition, self._secret))
+            except OSError:
+                continue
+            except DamagedFileError as error:
+                self._drop(partition, name, error)
+        with self._lock:
+            self._partitions[partition] = entries
+        return dict(entries)
+
+    def _drop(self, partition: str, name: str, error: DamagedFileError) -> None:
+        log.warning("the stored sequence %s/%s is removed: %s", partition, name, error)
+        self._remove(partition, name)
+
+    def _remove(self, partition: str, name: str) -> None:
+        self._folder.remove(partition, name)
+        with self._lock:
+            self._partitions.get(partition, {}).pop(name, None)
+
+    def _partition(self, salt: str) -> str:
+        return self._digest(self._fingerprint + salt.encode("utf-8", "surrogatepass"))
+
+    def _digest(self, data: bytes) -> str:
+        found = (
+            self._secret.digest(data) if self._secret is not None else hashlib.blake2b(data, digest_size=16).digest()
+        )
+        return found.hex()
+
+
+def _common(left: NDArray[np.int32], right: NDArray[np.int32]) -> int:
+    """Return how many leading tokens are equal."""
+    length = min(len(left), len(right))
+    different = np.flatnonzero(left[:length] != right[:length])
+    return int(different[0]) if len(different) else length
