@@ -8,7 +8,7 @@ OLLAMA_MAX_QUEUE and `expose` is PUNA_EXPOSE. Its tables are [limits], [backends
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,6 +17,7 @@ from puna.errors import PunaError
 from puna.go.duration import parse_seconds
 from puna.limits import Limits
 from puna.model_settings import ConfiguredModels, read_models
+from puna.replica_count import ReplicaCount
 from puna.variables import VARIABLES, Variable
 
 TABLES: Final = ("limits", "backends", "secrets", "model", "model_sets")
@@ -79,6 +80,23 @@ class Configuration:
     backends: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     secrets: Mapping[str, Any] = field(default_factory=dict, repr=False)
     models: ConfiguredModels = field(default_factory=ConfiguredModels)
+
+
+class Overlay(Mapping[str, str]):
+    """The environment over the values of the file. An empty variable counts as unset."""
+
+    def __init__(self, environ: Mapping[str, str], file: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._file = file
+
+    def __getitem__(self, name: str) -> str:
+        return self._environ.get(name) or self._file[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._file, **self._environ})
+
+    def __len__(self) -> int:
+        return len({**self._file, **self._environ})
 
 
 def load(path: Path) -> Configuration:
@@ -148,6 +166,8 @@ def _fault(variable: Variable, value: object) -> str:
             return "" if fits else "it must be a whole number, not negative"
         case "duration":
             return "" if _is_duration(value) else 'it must be a duration, such as "5m" or a number of seconds'
+        case "range":
+            return _fault_of_range(value)
         case "list":
             if not isinstance(value, list) or not all(isinstance(each, str) and "," not in each for each in value):
                 return "it must be a list of texts without commas"
@@ -158,6 +178,14 @@ def _fault(variable: Variable, value: object) -> str:
                 return "it must be a text"
             known = not variable.choices or value in variable.choices
             return "" if known else f"it must be {' or '.join(variable.choices)}"
+
+
+def _fault_of_range(value: object) -> str:
+    try:
+        ReplicaCount.parse(value)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _is_duration(value: object) -> bool:

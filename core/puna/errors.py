@@ -382,7 +382,7 @@ class DamagedModelError(LoadFailedError):
 
 
 class BackendCrashedError(PunaError):
-    """The host process died. The text has the cause and the last lines of its output."""
+    """The host process died. The text has the cause and the last lines of its output; `info` may have the `node`."""
 
     reason = "BACKEND_CRASHED"
 

@@ -154,6 +154,10 @@ class Limits:
     """Seconds within which a node must answer before its hosts count as gone."""
     max_placement_seconds: float = 30.0
     """Seconds that a model may wait for a machine of a Ray cluster with room for it."""
+    max_replicas: int = 64
+    """Hosts of one model."""
+    max_routing_blocks: int = 65_536
+    """Blocks of prompts, of about 64 tokens, that the core remembers for each replica of a model."""
 
     max_listing_seconds: float = 2.0
     """Seconds that a request waits for a backend to list the models that it offers."""

@@ -27,6 +27,7 @@ from puna.go.duration import parse_seconds
 from puna.limits import LARGEST_INT32, Limits
 from puna.model_name import ModelName, Source, parse_reference
 from puna.options import KINDS, merge
+from puna.replica_count import ROUTINGS, ReplicaCount
 
 Wrong: TypeAlias = Callable[[tuple[str, ...], str], None]
 """Takes the place of a mistake in the file, as a path of keys, and the text that describes it."""
@@ -63,6 +64,10 @@ class ModelSettings:
     """Longest context in tokens, whatever a request or the model asks for."""
     max_output_tokens: int | None = None
     """Longest answer in tokens, whatever a request or the model asks for."""
+    replicas: ReplicaCount | None = None
+    """How many hosts load it."""
+    routing: str = ""
+    """The policy that chooses the replica for a request."""
 
 
 _UNSET: Final = ModelSettings()
@@ -181,8 +186,12 @@ def _check_set(place: tuple[str, ...], members: tuple[str, ...], models: Configu
 
 
 def check_bounds(models: ConfiguredModels, limits: Limits) -> None:
-    """Raise ValueError for an option with which every request to its model would be refused."""
+    """Raise ValueError for a number of replicas above the limit, or an option with which all requests would fail."""
     for each in models.tables:
+        try:
+            (each.replicas or ReplicaCount()).check(limits.max_replicas)
+        except ValueError as error:
+            raise ValueError(f"model.{each.name}.replicas: {error}") from None
         for option, bound in (("num_thread", "max_threads"), ("num_batch", "max_batch_tokens")):
             value, most = each.options.get(option), getattr(limits, bound)
             if value is not None and value > most:
@@ -261,6 +270,12 @@ def _text(value: object) -> str:
     return value
 
 
+def _routing(value: object) -> str:
+    if value not in ROUTINGS:
+        raise ValueError(f"it must be {', '.join(ROUTINGS[:-1])} or {ROUTINGS[-1]}")
+    return str(value)
+
+
 def _seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(_DURATION)
@@ -295,6 +310,8 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "max_queue": _count(0),
     "max_context_tokens": _count(4),
     "max_output_tokens": _count(1),
+    "replicas": ReplicaCount.parse,
+    "routing": _routing,
 }
 """Reads the value of each setting. Raises ValueError, whose text describes the values that are allowed."""
 

@@ -6,7 +6,7 @@ Ollama's variables have Ollama's meaning. Puna's own begin with PUNA_. The file 
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 import platformdirs
 
 from puna.auth.permissions import EXPOSURES
-from puna.configuration import FILE_KEYS, Adopted, Configuration, load
+from puna.configuration import FILE_KEYS, Adopted, Configuration, Overlay, load
 from puna.go.duration import parse_seconds
 from puna.limits import DEFAULT_LIMITS, Limits, read_limits
 from puna.model_settings import ConfiguredModels, check_bounds
+from puna.replica_count import ONE_REPLICA, ReplicaCount
 from puna.secrets import Secrets, read_secrets
 from puna.variables import VARIABLES
 
@@ -128,6 +129,10 @@ class Settings:
     """Hosts that registries may refer to although their addresses are not public, in the same form."""
     registry_realms: tuple[str, ...] = ()
     """Token servers on other hosts that get a registry's credentials: registry=host."""
+    replicas: ReplicaCount = ONE_REPLICA
+    """How many hosts load a model."""
+    routing: str = "prefix"
+    """The policy that chooses the replica for a request; see puna.runtime.routing."""
     launcher: str = "local"
     """Where hosts run: "local", on this machine, "static", on the nodes of `hosts`, or "ray", on a Ray cluster."""
     hosts: tuple[str, ...] = ()
@@ -178,7 +183,7 @@ RELOADABLE = frozenset(
     (
         *("keep_alive", "load_timeout", "context_length", "num_parallel", "max_loaded_models", "max_queue", "remotes"),
         *("flash_attention", "kv_cache_type", "default_backend", "kernels", "backend_options", "secrets", "expose"),
-        "model_settings",
+        *("model_settings", "replicas", "routing"),
     )
 )
 """The settings that a running server takes over when its configuration is read again."""
@@ -190,11 +195,10 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
     A bad value in the environment falls back to its default with a warning. A bad configuration file raises ValueError.
     """
     found = _file(config)
-    environ = _Overlay(environ, found.variables)
+    environ = Overlay(environ, found.variables)
     host, port = _address(_text(environ, "OLLAMA_HOST"))
     go_template = _text(environ, "OLLAMA_GO_TEMPLATE")
-    flash = _text(environ, "OLLAMA_FLASH_ATTENTION")
-    kernels = _text(environ, "PUNA_KERNELS")
+    flash, kernels = _text(environ, "OLLAMA_FLASH_ATTENTION"), _text(environ, "PUNA_KERNELS")
     limits = read_limits(environ, found.limits)
     check_bounds(found.models, limits)
     return Settings(
@@ -249,6 +253,8 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         allowed_registries=_list(environ, "PUNA_ALLOWED_REGISTRIES"),
         registry_peers=_list(environ, "PUNA_REGISTRY_PEERS"),
         registry_realms=_list(environ, "PUNA_REGISTRY_REALMS"),
+        replicas=_replicas(_text(environ, "PUNA_REPLICAS"), limits),
+        routing=_choice(environ, "PUNA_ROUTING"),
         launcher=_choice(environ, "PUNA_LAUNCHER"),
         hosts=_list(environ, "PUNA_HOSTS"),
         cluster_tls=_path(environ, "PUNA_CLUSTER_TLS"),
@@ -282,23 +288,6 @@ def _file(config: Path | None) -> Configuration:
     if config is None and not path.exists():
         return Configuration()
     return load(path)
-
-
-class _Overlay(Mapping[str, str]):
-    """The environment over the values of the file. An empty variable counts as unset."""
-
-    def __init__(self, environ: Mapping[str, str], file: Mapping[str, str]) -> None:
-        self._environ = environ
-        self._file = file
-
-    def __getitem__(self, name: str) -> str:
-        return self._environ.get(name) or self._file[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**self._file, **self._environ})
-
-    def __len__(self) -> int:
-        return len({**self._file, **self._environ})
 
 
 def _plugins_folder(text: str) -> Path:
@@ -343,6 +332,16 @@ def _known(environ: Mapping[str, str], variable: str) -> str:
     if found not in choices:
         raise ValueError(f"{variable} is {found!r}; it may be {', '.join(choices)}")
     return found
+
+
+def _replicas(text: str, limits: Limits) -> ReplicaCount:
+    """Read PUNA_REPLICAS. Raises ValueError: with a default, an operator would wait for replicas that never come."""
+    try:
+        count = ReplicaCount.parse(text or "1")
+        count.check(limits.max_replicas)
+    except ValueError as error:
+        raise ValueError(f"PUNA_REPLICAS is {text!r}: {error}") from None
+    return count
 
 
 def _truth(text: str) -> bool:

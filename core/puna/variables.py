@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from puna.auth.permissions import EXPOSURES
+from puna.replica_count import ROUTINGS
 from puna.request_log import FORMS
 
 CORE: Final = "core"
@@ -28,7 +29,8 @@ class Variable:
 
     name: str
     kind: str
-    """"address", "boolean", "duration", "integer", "list" (separated by commas), "path" or "text"."""
+    """"address", "boolean", "duration", "integer", "list" (separated by commas), "path", "range" ("2", "1-4") or
+    "text"."""
     default: str
     """The default in words; empty: unset."""
     about: str
@@ -183,6 +185,21 @@ VARIABLES: Final = (
         (CORE, BRIDGE),
     ),
     *_CONNECTIONS,
+    Variable(
+        "PUNA_REPLICAS",
+        "range",
+        "1",
+        "hosts that load a model: `2`, or `1-4`, which grows while requests wait and shrinks when hosts are idle",
+    ),
+    Variable(
+        "PUNA_ROUTING",
+        "text",
+        "`prefix`",
+        "how a model with several replicas chooses one for a request: by the longest cached prefix of the prompt and "
+        "the expected wait (`prefix`), by `least-loaded`, by the header `x-session-id` (`session`), or at `random`",
+        choices=ROUTINGS,
+        short="how a model chooses among its replicas: `prefix`, `least-loaded`, `session` or `random`",
+    ),
     Variable(
         "PUNA_LAUNCHER",
         "text",

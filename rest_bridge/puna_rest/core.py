@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 REQUEST_ID: Final = "X-Request-Id"
 """HTTP header with an id that the client chooses. The answer repeats it."""
 # The headers with an API key are OpenAI's, Anthropic's and Azure's. The core decides what a key allows.
-_FORWARDED: Final = ("Authorization", "X-Api-Key", "Api-Key", REQUEST_ID, "Traceparent", "Tracestate")
+_FORWARDED: Final = ("Authorization", "X-Api-Key", "Api-Key", REQUEST_ID, "Traceparent", "Tracestate", "X-Session-Id")
 CHANNEL_OPTIONS: Final = (
     # Some messages exceed gRPC's default of 4 MiB: a model with all tensors, images, an error that quotes its input.
     ("grpc.max_receive_message_length", -1),

@@ -55,7 +55,7 @@ NOT_IN_FILE = [
 def test_keys_of_the_file_are_read(tmp_path):
     config, empty = tmp_path / "config.toml", tmp_path / "empty.toml"
     empty.touch()
-    given = {"list": ["chat"], "duration": "7s", "boolean": True, "integer": 7, "address": "127.0.0.7:7"}
+    given = {"list": ["chat"], "duration": "7s", "boolean": True, "integer": 7, "range": 7, "address": "127.0.0.7:7"}
     values = {
         each.key: each.choices[-1] if each.kind == "text" and each.choices else given.get(each.kind, "x")
         for each in VARIABLES
@@ -67,7 +67,7 @@ def test_keys_of_the_file_are_read(tmp_path):
     config.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items()))
     from_the_file = from_environment({}, config)
     # Each variable means the same in the file and in the environment.
-    texts = {"list": "chat", "duration": "7s", "boolean": "1", "integer": "7", "address": "127.0.0.7:7"}
+    texts = {"list": "chat", "duration": "7s", "boolean": "1", "integer": "7", "range": "7", "address": "127.0.0.7:7"}
     environ = {each.name: texts.get(each.kind, values[each.key]) for each in VARIABLES if each.key}
     environ |= {each.name: "0" for each in on}
     assert from_the_file == from_environment(environ, empty)

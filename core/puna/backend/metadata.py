@@ -12,7 +12,10 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Final
 
-KEYS: Final = ("traceparent", "tracestate", "x-request-id")
+SESSION: Final = "x-session-id"
+"""The name of the metadata that the requests of one conversation share. A model whose routing is `session` sends them
+to the same replica."""
+KEYS: Final = ("traceparent", "tracestate", "x-request-id", SESSION)
 """The names of the metadata that is passed on. gRPC metadata and HTTP headers use the same names."""
 LONGEST: Final = 512
 """Characters of a value. The specification of traces asks for as many; longer values are not passed on."""

@@ -152,6 +152,10 @@ def _settings_rows(settings: models_pb2.ModelSettings) -> list[tuple[str, str]]:
     counts = ("num_parallel", "max_queue", "max_context_tokens", "max_output_tokens")
     given = {field.name: value for field, value in settings.ListFields()}
     rows += [(key, str(given[key])) for key in counts if key in given]
+    if settings.HasField("min_replicas"):
+        least, most = settings.min_replicas, settings.max_replicas
+        rows.append(("replicas", f"{least}-{most}" if least < most else str(most)))
+    rows += [("routing", settings.routing)] if settings.routing else []
     rows += [(f"options.{key}", each if isinstance(each, str) else json.dumps(each)) for key, each in options.items()]
     return rows + [("set", each) for each in settings.sets]
 

@@ -131,6 +131,9 @@ def model_settings(settings: ModelSettings, sets: Sequence[str]) -> models_pb2.M
         max_context_tokens=settings.max_context_tokens,
         max_output_tokens=settings.max_output_tokens,
         sets=sets,
+        min_replicas=settings.replicas.least if settings.replicas else None,
+        max_replicas=settings.replicas.most if settings.replicas else None,
+        routing=settings.routing,
     )
     if settings.keep_alive == math.inf:
         wire.keep_alive.forever = True

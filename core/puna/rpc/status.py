@@ -49,6 +49,7 @@ from puna.models.registry.failures import RegistryUnauthorizedError, RemoteModel
 from puna.models.stored import UnreadableModelError
 from puna.request_log import call_id
 from puna.rpc.wording import variables, words
+from puna.runtime.errors import NodeError
 from puna_client.v1 import error_pb2
 
 DOMAIN: Final = "puna"
@@ -93,6 +94,7 @@ _CODES: Final[dict[type[PunaError], grpc.StatusCode]] = {
     TransferError: grpc.StatusCode.UNAVAILABLE,
     BackendNotFoundError: grpc.StatusCode.FAILED_PRECONDITION,
     DamagedModelError: grpc.StatusCode.DATA_LOSS,
+    NodeError: grpc.StatusCode.UNAVAILABLE,
     LoadFailedError: grpc.StatusCode.FAILED_PRECONDITION,
     UnreadableModelError: grpc.StatusCode.FAILED_PRECONDITION,
     GGUFError: grpc.StatusCode.FAILED_PRECONDITION,

@@ -84,6 +84,11 @@ class WaitQueue(Generic[T]):
         ticket: Ticket[T] = self._tickets.pop(0)
         return ticket.item
 
+    def last(self) -> T:
+        """Remove the last ticket and return its item. Raises IndexError if the queue is empty."""
+        ticket: Ticket[T] = self._tickets.pop()
+        return ticket.item
+
     def position(self, ticket: Ticket[T]) -> int:
         """Return how many tickets are in front of this one; 0 also if this one has left the queue."""
         return self._tickets.bisect_left(ticket) if ticket in self._tickets else 0
@@ -139,6 +144,8 @@ class _Waiter:
     admitted: asyncio.Future[None]
     """Done once the waiter owns a slot."""
     on_position: Callable[[int], None]
+    began: float
+    """When the wait began, by the event loop's clock."""
     last_position: int = -1
 
     def report_position(self, in_front: int) -> None:
@@ -166,6 +173,19 @@ class ConcurrencyLimiter:
         """Number of waiting sequences."""
         return len(self._queue)
 
+    def longest_wait(self) -> float:
+        """Return how many seconds the first of the queue has waited; 0 if none waits."""
+        return asyncio.get_running_loop().time() - self._queue.first().item.began if self._queue else 0.0
+
+    def dismiss(self, count: int, error: type[Exception]) -> None:
+        """End the wait of the last `count` waiters with an error."""
+        for _ in range(min(count, len(self._queue))):
+            admitted = self._queue.last().admitted
+            # A waiter that was cancelled in this turn of the event loop is still in the queue.
+            if not admitted.done():
+                admitted.set_exception(error())
+        self._reporter.changed()
+
     @asynccontextmanager
     async def slot(
         self, priority: int = 0, on_position: Callable[[int], None] = lambda _: None
@@ -182,7 +202,8 @@ class ConcurrencyLimiter:
 
     async def _wait(self, priority: int, on_position: Callable[[int], None]) -> None:
         # No `await` lies between the check for a free slot and this, so no slot can become free unnoticed.
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), on_position)
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(loop.create_future(), on_position, loop.time())
         ticket = self._queue.join(waiter, priority)
         self._reporter.joined(ticket)
         try:
@@ -191,7 +212,7 @@ class ConcurrencyLimiter:
             if waiter.admitted.cancelled():
                 self._queue.leave(ticket)
                 self._reporter.changed()
-            else:
+            elif waiter.admitted.exception() is None:
                 # The waiter was cancelled in the turn of the event loop in which it received a slot.
                 self._release()
             raise

@@ -5,32 +5,71 @@ UTF-8 can carry, so they are replaced by U+FFFD.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from puna import events
-from puna.backend import DocumentScores, Embedding, LoadedModel, ModelFacts, SequenceEvent, SequenceRequest
+from puna.backend import DocumentScores, Embedding, LoadedModel, ModelFacts, Prefill, SequenceEvent, SequenceRequest
+from puna.errors import BackendCrashedError
 from puna.go.json import replace_lone_surrogates
 from puna.runtime.admission import ConcurrencyLimiter
 from puna.runtime.sequence_stages import SequenceStages
 
+if TYPE_CHECKING:
+    from puna.runtime.replicas import Replicas
+
+T = TypeVar("T")
+
+
+class Loaded(Protocol):
+    """A model that is loaded, as the pool keeps it."""
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model."""
+
+    @property
+    def limiter(self) -> ConcurrencyLimiter:
+        """The limiter of its slots."""
+
+    @property
+    def replicas(self) -> "Replicas | None":
+        """Its replicas, if it may have several."""
+
+
+Renew: TypeAlias = Callable[[BackendCrashedError], Awaitable[Loaded]]
+"""Loads a model again whose host has died of the error. Raises this error if that is impossible."""
+
 
 class AdmittedModel(LoadedModel):
     """Starts a sequence when the model has a slot for it.
+
+    When the host dies before the first token of an answer, the sequence runs once more on the model as it is loaded
+    then. Nobody has seen anything of the first attempt.
 
     Only sequences wait. A backend batches embeddings across requests better than a limiter could, and counting tokens
     needs no slot.
     """
 
     def __init__(
-        self, model: LoadedModel, limiter: ConcurrencyLimiter, on_position: Callable[[int], None], position: int = 0
+        self,
+        model: LoadedModel,
+        limiter: ConcurrencyLimiter,
+        on_position: Callable[[int], None],
+        position: int = 0,
+        renew: Renew | None = None,
     ) -> None:
-        """`position` is the last one that the request was told before."""
+        """`position` is the last one that the request was told before.
+
+        `renew` loads the model again when its host has died; None: a request then fails.
+        """
         self._model = model
         self._limiter = limiter
         self._on_position = on_position
         self._position = position
+        self._renew = renew
         self.queued_ns = 0
         """Nanoseconds for which its sequences have waited for slots so far."""
 
@@ -54,15 +93,58 @@ class AdmittedModel(LoadedModel):
     ) -> AsyncGenerator[SequenceEvent]:
         # A chat with structured output runs two sequences on one lease, so the times add up.
         began = time.perf_counter_ns()
-        async with self._limiter.slot(request.priority, on_position):
-            # A request that waited for the load and got a slot at once still shows its position in front of the load.
-            self._report(0)
-            self.queued_ns += time.perf_counter_ns() - began
-            if on_slot is not None:
-                on_slot()
-            async with aclosing(self._model.generate(request)) as found:
-                async for event in found:
-                    yield event
+        failure: BackendCrashedError | None = None
+        prefilled = 0
+        while True:
+            model, answered = self._model, False
+            try:
+                async with self._limiter.slot(request.priority, on_position):
+                    # A request that waited for the load and got a slot at once still shows its position in front of
+                    # the load.
+                    self._report(0)
+                    self.queued_ns += time.perf_counter_ns() - began
+                    if on_slot is not None:
+                        on_slot()
+                    async with aclosing(model.generate(request)) as found:
+                        async for event in found:
+                            if isinstance(event, Prefill):
+                                # The second attempt evaluates the prompt again, and reports no tokens twice.
+                                if event.done_tokens <= prefilled and failure is not None:
+                                    continue
+                                prefilled = event.done_tokens
+                                yield event
+                                continue
+                            answered = True
+                            yield event
+                            break
+                        # From here on nothing but the event itself is looked at, since there is one for each token.
+                        async for event in found:
+                            yield event
+                return
+            except BackendCrashedError as error:
+                if answered or failure is not None:
+                    raise
+                failure = error
+            began = time.perf_counter_ns()
+            await self._renewed(model, failure)
+
+    async def _renewed(self, failed: LoadedModel, error: BackendCrashedError) -> None:
+        """Take the model that is loaded in place of the one whose host has died. Raises `error` if there is none."""
+        # Another sequence of the same lease may have done so.
+        if self._model is failed:
+            if self._renew is None:
+                raise error
+            loaded = await self._renew(error)
+            self._model, self._limiter = loaded.model, loaded.limiter
+
+    async def _answer(self, call: Callable[[LoadedModel], Awaitable[T]]) -> T:
+        """Return the answer of a call of one message, which is repeated once if the host dies."""
+        model = self._model
+        try:
+            return await call(model)
+        except BackendCrashedError as error:
+            await self._renewed(model, error)
+        return await call(self._model)
 
     def _report(self, position: int) -> None:
         if position != self._position:
@@ -71,25 +153,27 @@ class AdmittedModel(LoadedModel):
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the token ids of a text."""
-        return await self._model.tokenize(
-            replace_lone_surrogates(text), add_special=add_special, parse_special=parse_special
+        text = replace_lone_surrogates(text)
+        return await self._answer(
+            lambda model: model.tokenize(text, add_special=add_special, parse_special=parse_special)
         )
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
         """Return the bytes of each token."""
-        return await self._model.detokenize(tokens, special=special)
+        return await self._answer(lambda model: model.detokenize(tokens, special=special))
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
         """Return the embedding vectors of texts or token ids."""
         texts = [replace_lone_surrogates(each) if isinstance(each, str) else each for each in inputs]
         with events.stage("embed", inputs=len(texts)):
-            return await self._model.embed(texts, raw=raw)
+            return await self._answer(lambda model: model.embed(texts, raw=raw))
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> DocumentScores:
         """Return the relevance scores of documents."""
         texts = [replace_lone_surrogates(each) for each in documents]
         with events.stage("rerank", inputs=len(texts)):
-            return await self._model.rerank(replace_lone_surrogates(query), texts)
+            asked = replace_lone_surrogates(query)
+            return await self._answer(lambda model: model.rerank(asked, texts))
 
 
 def _without_lone_surrogates(request: SequenceRequest) -> SequenceRequest:

@@ -26,3 +26,9 @@ class NodeError(LoadFailedError):
 
     Another attempt costs little and says nothing of the model, so it is never held back.
     """
+
+    reason = "NODE_UNAVAILABLE"
+
+
+class NodeLostError(NodeError):
+    """The node was lost while a host on it loaded the model."""

@@ -164,11 +164,11 @@ class MemoryEstimator:
 
 
 def _main(models: Sequence[PooledModel]) -> int:
-    return sum(each.model.facts.size_bytes - each.model.facts.vram_bytes for each in models)
+    return sum(each.size_bytes - each.vram_bytes for each in models)
 
 
 def _vram(models: Sequence[PooledModel]) -> int:
-    return sum(each.model.facts.vram_bytes for each in models)
+    return sum(each.vram_bytes for each in models)
 
 
 async def _answer(host: HostConnection, request: wire.LoadRequest) -> MemoryEstimate:

@@ -20,7 +20,7 @@ from puna.errors import BackendFailedError, LoadFailedError, OutOfMemoryError
 from puna.host import convert
 from puna.limits import DEFAULT_LIMITS, Limits
 from puna.plugins import Plugin
-from puna.runtime.errors import HostFailedError, NodeError
+from puna.runtime.errors import HostFailedError, NodeLostError
 from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts
 from puna.runtime.host_answers import check_facts
 from puna.runtime.host_connection import EXIT_SECONDS, HostConnection, SharedHost, connected
@@ -163,7 +163,7 @@ async def _load(
         if error.code() is grpc.StatusCode.UNAVAILABLE and await process.died(within=EXIT_SECONDS):
             process.log_last_output()
             if process.unreachable:
-                raise NodeError(f"unable to load model: {process.explain()}") from None
+                raise NodeLostError(f"unable to load model: {process.explain()}") from None
             raise HostFailedError(terminated(process.explain())) from None
         kind = OutOfMemoryError if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else LoadFailedError
         raise kind(f"unable to load model: {error_of(error)}") from None

@@ -152,7 +152,7 @@ class HostModel(HostedModel):
             self._send(wire.RunRequest(sequence_id=sequence_id, start=start))
             while not incoming.ended:
                 if (event := await incoming.events.get()) is None:
-                    raise BackendCrashedError(self._failure) if self._failure else ClientStalledError(READS_TOO_SLOWLY)
+                    raise self._crash() if self._failure else ClientStalledError(READS_TOO_SLOWLY)
                 incoming.ended = event.HasField("failure")
                 parsed = convert.event_from_wire(event)
                 checker.check(parsed)
@@ -213,9 +213,13 @@ class HostModel(HostedModel):
         self._disconnected.set()
         await asyncio.wait({self._stream_watch})
 
+    def _crash(self) -> BackendCrashedError:
+        """Return the error of a call whose host is gone."""
+        return BackendCrashedError(self._failure, **({"node": self.node} if self.node else {}))
+
     def _check(self) -> None:
         if self._failure:
-            raise BackendCrashedError(self._failure)
+            raise self._crash()
 
     def _send(self, request: wire.RunRequest) -> None:
         assert self._stream is not None, "connected when it was loaded"
@@ -310,7 +314,7 @@ class HostModel(HostedModel):
                 self._give_up(f"a call has had no answer for {within:g} seconds")
                 answer.add_done_callback(retrieve_exception)
                 cancel_call(call)
-                raise BackendCrashedError(self._failure)
+                raise self._crash()
         except asyncio.CancelledError:
             answer.add_done_callback(retrieve_exception)
             cancel_call(call)
@@ -320,7 +324,7 @@ class HostModel(HostedModel):
             self._incoming.messages += 1  # an answer is one
         if answer.cancelled():
             await self._handle_exit()
-            raise BackendCrashedError(self._failure)
+            raise self._crash()
         try:
             return answer.result()
         except grpc.aio.AioRpcError as error:
@@ -330,4 +334,4 @@ class HostModel(HostedModel):
             raise error_of(error) from None
         except grpc.aio.UsageError:  # the channel was closed before the call was on its way
             await self._handle_exit()
-            raise BackendCrashedError(self._failure) from None
+            raise self._crash() from None

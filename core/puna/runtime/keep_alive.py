@@ -10,13 +10,17 @@ another way, and with its host.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from puna.backend import LoadedModel, ModelFacts
-from puna.runtime import model_folders
+from puna.backend import KvCacheUsage, LoadedModel
+from puna.replica_count import ROUTINGS
 from puna.runtime.admission import ConcurrencyLimiter
+from puna.runtime.admitted_model import AdmittedModel, Renew
+from puna.runtime.replica_scaling import ReplicaScaler
+from puna.runtime.replicas import Replica, Replicas
 from puna.runtime.requirements import LeaseKind, LoadedEntry, ModelRequirements, ReplicaEntry
+from puna.runtime.routed_model import RoutedModel
 
 LONGEST_NS = 2**63 - 1
 """The longest duration that the API can express, some 292 years."""
@@ -42,17 +46,12 @@ class PooledModel:
     requirements: ModelRequirements
     """The requirements of the request that loaded it."""
     backend: str
-    model: LoadedModel
-    pid: int
-    """Process id of its host; 0 if it has none here."""
-    node: str = ""
-    """Address of the node on which its host runs; empty: this machine."""
-    process_id: int = 0
-    """Process id of its host on the host's machine."""
-    loaded_at_ns: int = field(default_factory=time.time_ns)
-    limiter: ConcurrencyLimiter
+    first: Replica
+    """The host that loaded it first."""
     takes_memory: bool = True
     """Whether it takes memory of this machine. Others are not counted and not evicted for it."""
+    shares_host: bool = False
+    """Whether all models of its backend run in its host. A second replica would run there too, so it has none."""
     keep_alive: float
     """Seconds to stay loaded when idle; 0: expire at once; infinity: never expire."""
     names: set[str] = field(default_factory=set)
@@ -63,8 +62,6 @@ class PooledModel:
     """Whether a request pins it. The pin ends with the model."""
     unloading: bool = False
     """Whether a request has unloaded it, which ends also a pinned model."""
-    folder: str = ""
-    """The folder of its files, which goes with it; empty if it has none."""
     lease_count: int = 0
     evicting: bool = False
     """Whether the model expires as soon as it is idle and may get no further lease."""
@@ -76,12 +73,57 @@ class PooledModel:
     """Leases that run a sequence or wait for a slot to run one."""
     calls: int = 0
     """Leases that embed, rank or tokenize."""
+    replicas: Replicas | None = None
+    """All of its hosts; None if its settings allow one alone."""
+    scaler: ReplicaScaler | None = None
+    """Starts and ends hosts."""
+    routing: Callable[[], str] = lambda: ROUTINGS[0]
+    """Returns the policy that chooses among replicas. A reload may change its answer."""
     removed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the pool has removed it. Its memory may stay in use for a while longer."""
     timer_seconds: float = math.nan
     """`idle_seconds` when the expiry timer was last started; NaN: never."""
     _expires_at_ns: int | None = None
     _timer: asyncio.TimerHandle | None = None
+
+    @property
+    def replica(self) -> Replica:
+        """A host that has it loaded: the oldest one."""
+        return self.first if self.replicas is None else self.replicas.members[0]
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model, on the oldest host."""
+        return self.replica.model
+
+    @property
+    def limiter(self) -> ConcurrencyLimiter:
+        """The limiter of the oldest host's slots."""
+        return self.replica.limiter
+
+    @property
+    def slots(self) -> int:
+        """Number of sequences that it runs at once."""
+        return self.first.limiter.slots if self.replicas is None else self.replicas.slots
+
+    @property
+    def queued(self) -> int:
+        """Number of sequences that wait for a slot."""
+        return self.first.limiter.queued if self.replicas is None else self.replicas.queued
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory of all hosts, as far as the backend tells."""
+        return sum(each.model.facts.size_bytes for each in self._hosts)
+
+    @property
+    def vram_bytes(self) -> int:
+        """The memory of all hosts on GPUs, as far as the backend tells."""
+        return sum(each.model.facts.vram_bytes for each in self._hosts)
+
+    @property
+    def _hosts(self) -> Sequence[Replica]:
+        return (self.first,) if self.replicas is None else self.replicas.members
 
     @property
     def pinned(self) -> bool:
@@ -110,13 +152,13 @@ class PooledModel:
     def is_full(self, kind: LeaseKind) -> bool:
         """Return whether one more lease of this kind would have to wait."""
         if kind is LeaseKind.SEQUENCE:
-            return self.sequences >= self.limiter.slots
+            return self.sequences >= self.slots
         return kind is LeaseKind.CALL and self.calls >= MAX_CALLS
 
     @property
     def waiting(self) -> int:
         """Number of leases that wait for a slot or for the calls of others."""
-        return max(self.sequences - self.limiter.slots, 0) + max(self.calls - MAX_CALLS, 0)
+        return max(self.sequences - self.slots, 0) + max(self.calls - MAX_CALLS, 0)
 
     def start_timer_if_idle(self, expire: Callable[[], None]) -> None:
         """Start the expiry timer anew if there is no lease; call `expire` at once if the model need not stay."""
@@ -135,13 +177,20 @@ class PooledModel:
         if math.isfinite(seconds):
             self._timer = asyncio.get_running_loop().call_later(seconds, expire)
 
+    def admit(self, on_position: Callable[[int], None], position: int, renew: Renew) -> AdmittedModel:
+        """Return the model as one request sees it; see AdmittedModel."""
+        if self.replicas is not None:
+            return RoutedModel(self.replicas, on_position, position, renew)
+        return AdmittedModel(self.first.model, self.first.limiter, on_position, position, renew)
+
     async def aclose(self) -> None:
-        """Free the model, and remove the folder of its files once no host reads it any more."""
-        try:
-            await self.model.aclose()
-        finally:
-            if self.folder:
-                await asyncio.to_thread(model_folders.remove, self.folder)
+        """Free the model on all of its hosts."""
+        if self.replicas is None:
+            await self.first.aclose()
+        else:
+            if self.scaler is not None:
+                await self.scaler.aclose()
+            await self.replicas.aclose()
 
     def stop_timer(self) -> None:
         """Cancel the expiry timer if it runs."""
@@ -152,44 +201,40 @@ class PooledModel:
     def entry(self, now_ns: int) -> LoadedEntry:
         """Return its row in the list of loaded models. A model that was never idle expires a keep-alive from now."""
         facts = self.model.facts
+        # A lease that waits for a slot is not active yet.
+        active = self.lease_count - self.queued
+        if self.replicas is None:
+            replicas: tuple[ReplicaEntry, ...] = (self.first.entry(active),)
+        else:
+            replicas = tuple(each.entry() for each in self.replicas.members)
+        usages = [each.kv_cache_usage for each in replicas if each.kv_cache_usage is not None]
         return LoadedEntry(
             name=self.requirements.name,
             digest=self.requirements.digest,
             details=self.requirements.details,
             backend=self.backend,
-            size_bytes=facts.size_bytes or self.requirements.file_bytes,
-            vram_bytes=facts.vram_bytes,
+            size_bytes=sum(each.size_bytes for each in replicas),
+            vram_bytes=sum(each.vram_bytes for each in replicas),
             context_length=facts.context_length,
             expires_at_ns=self._expires_at_ns or expires_at_ns(now_ns, self.idle_seconds),
-            # A lease that waits for a slot is not active yet.
-            active=self.lease_count - self.limiter.queued,
-            queued=self.limiter.queued,
-            slots=self.limiter.slots,
-            pid=self.pid,
-            kv_cache_tokens=facts.kv_cache_tokens,
+            active=active,
+            queued=self.queued,
+            slots=self.slots,
+            pid=self.replica.pid,
+            kv_cache_tokens=sum(each.kv_cache_tokens for each in replicas),
             kv_cache_type=facts.kv_cache_type,
-            kv_cache_usage=self.model.kv_cache_usage(),
+            kv_cache_usage=sum_of(usages) if usages else None,
             accepts=not self.evicting,
             pinned=self.pinned,
-            replicas=(self._replica(facts),),
-            routing="prefix",
+            replicas=replicas,
+            starting_replicas=self.replicas.starting if self.replicas is not None else 0,
+            routing=self.replicas.routing if self.replicas is not None else self.routing(),
         )
 
-    def _replica(self, facts: ModelFacts) -> ReplicaEntry:
-        return ReplicaEntry(
-            number=1,
-            node=self.node,
-            process_id=self.process_id or self.pid,
-            slots=self.limiter.slots,
-            active=self.lease_count - self.limiter.queued,
-            queued=self.limiter.queued,
-            size_bytes=facts.size_bytes or self.requirements.file_bytes,
-            vram_bytes=facts.vram_bytes,
-            kv_cache_tokens=facts.kv_cache_tokens,
-            kv_cache_type=facts.kv_cache_type,
-            kv_cache_usage=self.model.kv_cache_usage(),
-            loaded_at_ns=self.loaded_at_ns,
-        )
+
+def sum_of(usages: Sequence[KvCacheUsage]) -> KvCacheUsage:
+    """Return the use of several KV caches together."""
+    return KvCacheUsage(sum(each.active_tokens for each in usages), sum(each.cached_tokens for each in usages))
 
 
 def eviction_candidate(models: Iterable[PooledModel]) -> PooledModel:

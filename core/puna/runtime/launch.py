@@ -60,6 +60,8 @@ class Launched:
     """Address of the node on which its host runs; empty: this machine."""
     process_id: int = 0
     """Process id of its host on the host's machine."""
+    shares_host: bool = False
+    """Whether all models of the backend run in its host."""
     folder: str = ""
     """The folder of its opaque files, to be removed once the model is freed; empty if it has none."""
 
@@ -262,6 +264,7 @@ class ModelLauncher:
             takes_memory=backend.usable.host.memory,
             node=model.node,
             process_id=model.process_id,
+            shares_host=backend.usable.host.shared,
         )
 
     async def _complete_spec(self, backend: Plugin, requirements: ModelRequirements) -> ModelSpec:

@@ -15,13 +15,17 @@ from dataclasses import dataclass, replace
 
 from puna import events
 from puna.errors import OutOfMemoryError, PunaError
+from puna.limits import LARGEST_INT32
+from puna.replica_count import ReplicaCount
 from puna.runtime.admission import ConcurrencyLimiter
-from puna.runtime.errors import RoomTakenError
+from puna.runtime.errors import HostFailedError, NodeLostError, RoomTakenError
 from puna.runtime.keep_alive import PooledModel, eviction_candidate
-from puna.runtime.launch import ModelLauncher
+from puna.runtime.launch import Launched, ModelLauncher
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.memory import MAX_FILE_SHARE
 from puna.runtime.reload import difference
+from puna.runtime.replica_scaling import ReplicaScaler
+from puna.runtime.replicas import Replica, Replicas
 from puna.runtime.requirements import LeaseKind, LoadedEntry, ModelRequirements, OnProgress
 from puna.runtime.scheduling import LoadJob
 from puna.settings import Settings
@@ -146,13 +150,13 @@ class Loader:
                 evicted.append(eviction_candidate(candidates))
                 left.remove(evicted[-1])
             blocked = blocked or len(left) >= self._most
-            free = self._launcher.free_bytes() + sum(each.model.facts.size_bytes for each in evicted)
+            free = self._launcher.free_bytes() + sum(each.size_bytes for each in evicted)
             while _too_large(requirements, free) and (
                 idle := [each for each in left if not (each.lease_count or each.pinned)]
             ):
                 evicted.append(eviction_candidate(idle))
                 left.remove(evicted[-1])
-                free += evicted[-1].model.facts.size_bytes
+                free += evicted[-1].size_bytes
         return Evictions(tuple(evicted), tuple(evicted), blocked=blocked)
 
     @staticmethod
@@ -200,7 +204,7 @@ class Loader:
     async def _load_or_retry(self, requirements: ModelRequirements, job: LoadJob[PooledModel]) -> PooledModel:
         """Load a model. When there is no room, try once more with a smaller context, and with others evicted."""
         try:
-            return await self._launch(requirements, job.report)
+            return await self._launch_or_move(requirements, job.report)
         except OutOfMemoryError:
             smaller = next((size for size in SMALLER_CONTEXTS if size < requirements.spec.context_length), 0)
             if smaller and "context_length" in requirements.automatic:
@@ -214,6 +218,14 @@ class Loader:
         await self._models.wait_for_memory()
         return await self._launch(requirements, job.report)
 
+    async def _launch_or_move(self, requirements: ModelRequirements, on_progress: OnProgress) -> PooledModel:
+        """Load a model, and do so once more if its node is lost meanwhile: others may be left."""
+        try:
+            return await self._launch(requirements, on_progress)
+        except NodeLostError as error:
+            log.warning("%s: %s; the model is loaded elsewhere", requirements.name, error)
+        return await self._launch(requirements, on_progress)
+
     async def _launch(self, requirements: ModelRequirements, on_progress: OnProgress) -> PooledModel:
         dead, pooled = False, None
 
@@ -222,32 +234,95 @@ class Loader:
             nonlocal dead
             dead = True
             if pooled is not None:
-                self._models.remove(pooled, "crashed")
+                self._lost(pooled, pooled.first)
 
         began = time.monotonic()
         launched = await self._launcher.launch(requirements, on_progress, on_death=died)
         pooled = PooledModel(
             requirements=requirements,
             backend=launched.backend,
-            model=launched.model,
-            pid=launched.pid,
-            node=launched.node,
-            process_id=launched.process_id,
-            folder=launched.folder,
+            first=_replica(launched, requirements),
             takes_memory=launched.takes_memory,
-            limiter=ConcurrencyLimiter(launched.model.facts.parallel),
+            shares_host=launched.shares_host,
             # A request's own keep-alive replaces this default when its lease begins.
             keep_alive=self._keep_alive(requirements.name),
             names={requirements.name},
             pins=lambda names: self._settings.model_settings.pins(names),
+            routing=lambda: self._routing(requirements.name),
         )
+        self._replicate(pooled)
         self._models.add(pooled)
         seconds = time.monotonic() - began
         events.publish(events.ModelLoaded(model=requirements.name, backend=launched.backend, seconds=seconds))
         # `died` ran before `pooled` existed and could not remove it.
         if dead:
-            self._models.remove(pooled, "crashed")
+            self._lost(pooled, pooled.first)
         return pooled
+
+    def _replicas(self, pooled: PooledModel) -> ReplicaCount:
+        """Return how many replicas the settings allow a model."""
+        return self._settings.model_settings.of(pooled.requirements.name).replicas or self._settings.replicas
+
+    def _routing(self, name: str) -> str:
+        return self._settings.model_settings.of(name).routing or self._settings.routing
+
+    def _replicate(self, pooled: PooledModel) -> None:
+        """Let a model have replicas if its settings allow more than one."""
+        if pooled.shares_host or self._replicas(pooled).most == 1:
+            return
+        name, blocks = pooled.requirements.name, int(min(self._settings.limits.max_routing_blocks, LARGEST_INT32))
+        pooled.replicas = Replicas(name, pooled.first, pooled.routing, max_blocks=blocks)
+        pooled.scaler = ReplicaScaler(
+            pooled.replicas,
+            lambda: self._replicas(pooled),
+            lambda: self._start_replica(pooled),
+            longest_pause=self._settings.limits.max_load_pause_seconds,
+        )
+
+    def adopt_settings(self) -> None:
+        """Take notice of a reload, which may have changed how many replicas loaded models may have."""
+        for each in self._models.all():
+            if each.replicas is not None:
+                each.replicas.crowded.set()
+            else:
+                self._replicate(each)
+
+    async def _start_replica(self, pooled: PooledModel) -> Replica:
+        """Load a model in one more host. Raises what `ModelLauncher.launch` raises, and RoomTakenError."""
+        requirements, found, dead = pooled.requirements, None, False
+
+        def died() -> None:
+            nonlocal dead
+            dead = True
+            if found is not None:
+                self._lost(pooled, found)
+
+        # A further replica takes no room from other models.
+        if self._launcher.takes_memory(requirements) and self._lacks_memory(requirements):
+            raise RoomTakenError("there is not enough free memory")
+        launched = await self._launcher.launch(requirements, lambda _: None, on_death=died)
+        found = _replica(launched, requirements)
+        if dead:
+            await found.aclose()
+            raise HostFailedError("its host has ended")
+        return found
+
+    def _lost(self, pooled: PooledModel, replica: Replica) -> None:
+        """Take notice of the death of a host. With its last host the model is gone."""
+        if pooled.replicas is None or not pooled.replicas.lose(replica):
+            self._models.remove(pooled, "crashed")
+
+
+def _replica(launched: Launched, requirements: ModelRequirements) -> Replica:
+    return Replica(
+        model=launched.model,
+        limiter=ConcurrencyLimiter(launched.model.facts.parallel),
+        pid=launched.pid,
+        node=launched.node,
+        process_id=launched.process_id,
+        folder=launched.folder,
+        file_bytes=requirements.file_bytes,
+    )
 
 
 def _too_large(requirements: ModelRequirements, free: int) -> bool:

@@ -6,10 +6,11 @@ see `scheduling`), and then for a slot of the model to run its sequence (the mod
 anything is bounded by OLLAMA_MAX_QUEUE; the check happens when a lease is asked for, before any work is done.
 
 A lease keeps the model from being freed. When it ends, the expiry timer starts (`keep_alive`). A model may still go
-while it is leased, if its host dies: then the contract's calls raise BackendCrashedError, and the next lease loads it
-again.
+while it is leased, if its host dies. A sequence or call that has yielded nothing then runs once more on another replica
+or on the model as it is loaded again, which the lease holds from then on. Any other one raises BackendCrashedError.
 """
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -18,10 +19,9 @@ from types import TracebackType
 from typing import Self
 
 from puna.backend import UpstreamModel
-from puna.errors import QueueFullError
+from puna.errors import BackendCrashedError, QueueFullError
 from puna.plugins import Registry
 from puna.runtime import sockets
-from puna.runtime.admitted_model import AdmittedModel
 from puna.runtime.estimates import MemoryEstimator, ModelEstimate
 from puna.runtime.keep_alive import PooledModel
 from puna.runtime.launch import LoadInHost, ModelLauncher
@@ -34,6 +34,8 @@ from puna.runtime.requirements import Lease, LeaseKind, LoadedEntry, Loading, Mo
 from puna.runtime.scheduling import Scheduler
 from puna.runtime.upstream_models import UpstreamModels
 from puna.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class ModelPool:
@@ -148,26 +150,45 @@ class ModelPool:
                 raise QueueFullError
             # No `await` lies between `usable` and this, so the model cannot be evicted in between.
             pooled.acquire(kind)
-        # The file may have settings for each of the names under which it is loaded.
-        pooled.names.add(requirements.name)
-        try:
+        held: list[PooledModel] = []
+
+        def hold(pooled: PooledModel) -> PooledModel:
+            held.append(pooled)
+            # The file may have settings for each of the names under which it is loaded.
+            pooled.names.add(requirements.name)
+            return pooled
+
+        def keep(pooled: PooledModel) -> PooledModel:
             # The new keep-alive also holds for the other requests that use the model.
             if keep_alive is not None:
                 pooled.keep_alive, pooled.unloading = keep_alive, False
+            return pooled
+
+        async def renew(error: BackendCrashedError) -> PooledModel:
+            """Load the model again, or take it as another request has loaded it meanwhile."""
+            if self._scheduler.closed:
+                raise error
+            log.warning("%s: its host has died, and a request begins anew", requirements.name)
+            if (pooled := self._loader.usable(requirements)) is None:
+                return keep(hold(await self._scheduler.wait(requirements, kind, priority, report)))
+            pooled.acquire(kind)
+            return hold(pooled)
+
+        try:
+            keep(hold(pooled))
             # Only a sequence may have to wait again. See AdmittedModel for its position.
             if kind is not LeaseKind.SEQUENCE and position:
                 report(Queued(0))
             yield Lease(
-                model=AdmittedModel(
-                    pooled.model, pooled.limiter, lambda position: on_progress(Queued(position)), position
-                ),
+                model=pooled.admit(lambda position: on_progress(Queued(position)), position, renew),
                 key=requirements.key,
                 backend=pooled.backend,
                 facts=pooled.model.facts,
                 load_ns=time.perf_counter_ns() - began,
             )
         finally:
-            self._loader.release(pooled, kind)
+            for each in held:
+                self._loader.release(each, kind)
 
     async def estimate(self, requirements: ModelRequirements) -> ModelEstimate:
         """Estimate the memory of a model, without loading it. Raises what `MemoryEstimator.estimate` raises."""
@@ -196,6 +217,7 @@ class ModelPool:
     def adopt_settings(self) -> None:
         """Take notice of a reload: models may be pinned now that were not, and others no longer."""
         self._models.adopt_settings()
+        self._loader.adopt_settings()
 
     def accepts(self, key: str) -> bool:
         """Return whether a model is loaded and takes further requests."""

@@ -121,7 +121,8 @@ class PrefixRouting:
 
     def __init__(self, seed: int, costs: Costs) -> None:
         self._random = random.Random(seed)
-        self._costs = costs
+        self.costs = costs
+        """The costs, which may be replaced as better ones are known."""
 
     def choose(self, request: RoutedRequest, replicas: Sequence[Replica], /) -> int:
         """Return the index of a replica."""
@@ -133,8 +134,8 @@ class PrefixRouting:
         """Predict the time to the first token on a replica that holds `cached` tokens of the prompt."""
         waiting = max(replica.requests - replica.slots + 1, 0)
         prefill = replica.prefill_tokens + max(request.prompt_tokens - cached, 1)
-        price = self._costs.busy_prefill_seconds if replica.requests else self._costs.prefill_seconds
-        return waiting * self._costs.answer_seconds / replica.slots + prefill * price
+        price = self.costs.busy_prefill_seconds if replica.requests else self.costs.prefill_seconds
+        return waiting * self.costs.answer_seconds / replica.slots + prefill * price
 
     def _rank(self, request: RoutedRequest, replica: Replica, cached: int) -> tuple[float, float]:
         return self.first_token_seconds(request, replica, cached), replica.requests / replica.slots

@@ -46,6 +46,9 @@ def change(demand: Demand, limits: ScalingLimits) -> int:
     total = demand.replicas + demand.starting
     if total < limits.least:
         return 1
+    # The settings of a running model may change.
+    if total > limits.most:
+        return -1
     crowded = demand.taken_slots > limits.taken_share * demand.slots
     if demand.longest_wait >= limits.wait_seconds and crowded:
         return int(total < limits.most and not demand.starting)

@@ -154,6 +154,11 @@ class Scheduler(Generic[M]):
             self._queue.next().outcome.cancel()
 
     @property
+    def closed(self) -> bool:
+        """Whether nothing is loaded any more."""
+        return self._closed
+
+    @property
     def waiting(self) -> int:
         """Number of waiting requests, including the requests whose jobs run. Those of batches do not count."""
         jobs = sum(job.request.kind is not LeaseKind.BACKGROUND for job in self._jobs.values())

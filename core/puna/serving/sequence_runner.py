@@ -15,6 +15,7 @@ from typing import Final
 
 from puna.backend import (
     BackendError,
+    ChatDelta,
     Finish,
     LoadedModel,
     PromptTooLongError,
@@ -26,6 +27,7 @@ from puna.backend import (
 from puna.backend import InvalidRequestError as BackendInvalidRequestError
 from puna.backend import UnsupportedError as BackendUnsupportedError
 from puna.errors import (
+    BackendCrashedError,
     BackendFailedError,
     BackendUnavailableError,
     ContextOverflowError,
@@ -85,6 +87,14 @@ def translating_errors(request: SequenceRequest | None = None) -> Generator[None
         raise BackendFailedError(str(error)) from error
 
 
+def broken_off(error: BackendCrashedError, deltas: int) -> BackendCrashedError:
+    """Return the error of an answer of which so many deltas were sent before its host died."""
+    if not deltas:
+        return error
+    text = f"{error}; the answer breaks off after {deltas} delta{'s' if deltas > 1 else ''}"
+    return BackendCrashedError(text, **error.info, output_deltas=deltas)
+
+
 def overflow_text(prompt_tokens: int, context_length: int, *, at_least: bool = False) -> str:
     """Return the text with which Ollama's engine answers a prompt that does not fit; clients look for its words.
 
@@ -113,18 +123,23 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
     deltas = 0
     with translating_errors(request):
         async with aclosing(model.generate(request)) as events:
-            async for event in events:
-                # The stuck delta itself is dropped: the break comes before the yield.
-                if isinstance(event, TextDelta):
-                    # The prefill ends with the first delta.
-                    first = first if deltas else time.monotonic_ns()
-                    deltas += 1
-                    if guarded and guard.stuck(event.text):
-                        break
-                    event = _with_token_text(event)
-                yield event
-                if isinstance(event, Finish):
-                    return
+            try:
+                async for event in events:
+                    # The stuck delta itself is dropped: the break comes before the yield.
+                    if isinstance(event, TextDelta):
+                        # The prefill ends with the first delta.
+                        first = first if deltas else time.monotonic_ns()
+                        deltas += 1
+                        if guarded and guard.stuck(event.text):
+                            break
+                        event = _with_token_text(event)
+                    elif isinstance(event, ChatDelta):
+                        deltas += 1
+                    yield event
+                    if isinstance(event, Finish):
+                        return
+            except BackendCrashedError as error:
+                raise broken_off(error, deltas) from error
         # Only the guard leaves the loop without a Finish, so the backend has sent no counts.
         yield Finish(
             reason="stop" if request.constraint is None else "length",

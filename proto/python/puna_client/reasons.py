@@ -44,6 +44,7 @@ __all__ = [
     "ModelNotFoundError",
     "ModelRequiredError",
     "ModelUnreadableError",
+    "NodeUnavailableError",
     "NotExposedError",
     "NotLocalError",
     "OptionRangeError",
@@ -69,7 +70,7 @@ __all__ = [
 
 
 class BackendCrashedError(UnavailableError, reason="BACKEND_CRASHED"):
-    """The host process died. The text has the cause and the last lines of its output."""
+    """The host process died. The text has the cause and the last lines of its output; `info` may have the `node`."""
 
 
 class BackendFailedError(InternalError, reason="BACKEND_FAILED"):
@@ -182,6 +183,10 @@ class ModelRequiredError(InvalidArgumentError, reason="MODEL_REQUIRED"):
 
 class ModelUnreadableError(FailedPreconditionError, reason="MODEL_UNREADABLE"):
     """The file is not readable as GGUF."""
+
+
+class NodeUnavailableError(UnavailableError, reason="NODE_UNAVAILABLE"):
+    """A node cannot run a host: it cannot be reached, does not accept this core, or lacks what the model needs."""
 
 
 class NotExposedError(PermissionDeniedError, reason="NOT_EXPOSED"):

@@ -17,6 +17,7 @@ from puna.runtime.estimates import Fit, MemoryEstimator
 from puna.runtime.keep_alive import PooledModel
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.loader import Loader
+from puna.runtime.replicas import Replica
 from puna.runtime.requirements import ModelRequirements
 from puna.settings import Settings
 
@@ -120,8 +121,8 @@ def loaded(models, name, **facts):
         async def aclose(self):
             pass
 
-    limiter = ConcurrencyLimiter(1)
-    pooled = PooledModel(requirements=need(name), backend="b", model=Model(), pid=1, limiter=limiter, keep_alive=300.0)
+    host = Replica(model=Model(), pid=1, limiter=ConcurrencyLimiter(1))
+    pooled = PooledModel(requirements=need(name), backend="b", first=host, keep_alive=300.0)
     models.add(pooled)
     return pooled
 

@@ -6,6 +6,7 @@ import pytest
 from puna.backend import KvCacheUsage, ModelFacts, ModelSpec
 from puna.runtime.admission import ConcurrencyLimiter
 from puna.runtime.keep_alive import LONGEST_NS, PooledModel, eviction_candidate, expires_at_ns
+from puna.runtime.replicas import Replica
 from puna.runtime.requirements import ModelRequirements
 
 
@@ -23,9 +24,7 @@ def resident(name="m", keep_alive=5.0, lease_count=0):
     return PooledModel(
         requirements=requirements,
         backend="b",
-        model=Model(),
-        pid=1,
-        limiter=ConcurrencyLimiter(1),
+        first=Replica(model=Model(), pid=1, limiter=ConcurrencyLimiter(1), file_bytes=9),
         keep_alive=keep_alive,
         lease_count=lease_count,
     )

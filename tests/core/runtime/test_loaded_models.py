@@ -8,6 +8,7 @@ from puna.runtime import loaded_models
 from puna.runtime.admission import ConcurrencyLimiter
 from puna.runtime.keep_alive import PooledModel
 from puna.runtime.loaded_models import LoadedModels
+from puna.runtime.replicas import Replica
 from puna.runtime.requirements import LeaseKind, ModelRequirements
 
 
@@ -29,9 +30,7 @@ def pooled(name, keep_alive=60.0, close=None):
     return PooledModel(
         requirements=requirements,
         backend="b",
-        model=Model(close),
-        pid=0,
-        limiter=ConcurrencyLimiter(1),
+        first=Replica(model=Model(close), pid=0, limiter=ConcurrencyLimiter(1)),
         keep_alive=keep_alive,
     )
 
