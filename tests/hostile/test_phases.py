@@ -19,7 +19,15 @@ from google.rpc.status_pb2 import Status
 from tests.e2e.server import MODELS, serving, wait_until
 from tests.hostile.started import PLUGIN
 
-from puna_client.v1 import generate_pb2, generate_pb2_grpc, server_pb2, server_pb2_grpc, usage_pb2
+from puna_client.v1 import (
+    generate_pb2,
+    generate_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    server_pb2,
+    server_pb2_grpc,
+    usage_pb2,
+)
 
 PHASES = {
     "queue": ("scripted", "soon"),
@@ -197,15 +205,34 @@ def test_an_operator_cancels(stalling, phase):
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_host_is_killed(stalling, phase):
+    """A request without an answer yet begins anew on another host, and fails if that one is killed too."""
     expected = (grpc.StatusCode.UNAVAILABLE, "BACKEND_CRASHED")
     if phase == "load":
         expected = (grpc.StatusCode.FAILED_PRECONDITION, "LOAD_FAILED")
+    elif phase == "queue":
+        expected = (grpc.StatusCode.OK, "")
     with in_phase(stalling, phase) as clients:
-        for pid in stalling.hosts():
-            os.kill(pid, signal.SIGKILL)
+        killed = kill_hosts(stalling)
+        if phase == "prefill":
+            wait_until(lambda: set(loaded(stalling)) - killed)
+            kill_hosts(stalling)
         outcomes, last = clients.ended()
         assert outcomes == [expected] * 2
-        assert "SIGKILL" in last["error"]
+        assert last["done"] if phase == "queue" else "SIGKILL" in last["error"]
+
+
+def kill_hosts(server):
+    killed = set(server.hosts())
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    return killed
+
+
+def loaded(server):
+    """Return the process ids of the hosts of loaded models."""
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = models_pb2_grpc.ModelsServiceStub(channel)
+        return [each.process_id for each in stub.ListLoadedModels(models_pb2.ListLoadedModelsRequest()).models]
 
 
 def test_the_server_drains(tmp_path):

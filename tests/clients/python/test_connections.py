@@ -65,12 +65,13 @@ async def test_a_server_that_starts_late():
 
 
 async def test_retries_by_the_service_config(tmp_path):
-    """The host of the model dies in the first attempt."""
+    """The hosts of the model die in the first two attempts, of which the server itself makes the second."""
+    prompt = f"@crash_once {tmp_path}/%s @crash_once {tmp_path}/%s again"
     async with AsyncClient(ADDRESS, service_config="{}") as client:
         with pytest.raises(puna_client.BackendCrashedError):
-            await client.generate("steady", f"@crash_once {tmp_path}/once again", raw=True).result()
+            await client.generate("steady", prompt % ("one", "two"), raw=True).result()
     async with AsyncClient(ADDRESS) as client:
-        answer = await client.generate("steady", f"@crash_once {tmp_path}/twice again", raw=True).result()
+        answer = await client.generate("steady", prompt % ("three", "four"), raw=True).result()
     assert answer.text == "again"
 
 

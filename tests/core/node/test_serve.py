@@ -14,7 +14,7 @@ from puna.backend import InvalidRequestError, SequenceRequest, TextDelta
 from puna.errors import BackendCrashedError, LoadFailedError
 from puna.events import NodeLost, subscribe
 from puna.process import cluster_certificates as certificates
-from puna.runtime.errors import HostFailedError, NodeError
+from puna.runtime.errors import HostFailedError, NodeError, NodeLostError
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.launcher import NodeState
 
@@ -218,7 +218,7 @@ async def test_a_partition_is_a_clear_error_for_everything_that_waits(run_node, 
     waiting.insert(2, asyncio.create_task(model.embed(["a"])))
     outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 30)
     took = time.monotonic() - began
-    assert [type(each) for each in outcomes] == [BackendCrashedError] * 3 + [NodeError]
+    assert [type(each) for each in outcomes] == [BackendCrashedError] * 3 + [NodeLostError]
     assert all(f"{between.address} has not answered for 1.5 s" in str(each) for each in outcomes), outcomes
     assert lost == [NodeLost(node=between.address, hosts=2, error=f"{between.address} has not answered for 1.5 s")]
     found = node.status()

@@ -1,6 +1,7 @@
 import pytest
 
-from puna.backend import Finish, SequenceRequest, TextDelta, TokenLogprob
+from puna.backend import ChatDelta, Finish, SequenceRequest, TextDelta, TokenLogprob
+from puna.errors import BackendCrashedError
 from puna.serving.answers import LogprobWithText
 from puna.serving.sequence_runner import run
 
@@ -38,3 +39,30 @@ async def test_what_came_out_with_which_token(delta, said):
     entries = events[0].logprobs
     assert [each.piece if isinstance(each, LogprobWithText) else None for each in entries] == said
     assert [each.logprob for each in entries] == [each.logprob for each in delta.logprobs]
+
+
+class Broken:
+    """A model whose host dies in the middle of an answer."""
+
+    def __init__(self, *deltas):
+        self._deltas = deltas
+
+    async def generate(self, _request):
+        for each in self._deltas:
+            yield each
+        raise BackendCrashedError("the host is gone", node="gpu:7")
+
+
+@pytest.mark.parametrize(
+    ("deltas", "text"),
+    [
+        ((), "the host is gone"),
+        ((TextDelta("a"),), "the host is gone; the answer breaks off after 1 delta"),
+        ((ChatDelta(content="a"), ChatDelta(content="b")), "the host is gone; the answer breaks off after 2 deltas"),
+    ],
+)
+async def test_an_answer_that_breaks_off_says_what_was_sent(deltas, text):
+    with pytest.raises(BackendCrashedError) as caught:
+        _ = [event async for event in run(Broken(*deltas), SequenceRequest(prompt="p"), guarded=False)]
+    assert str(caught.value) == text
+    assert caught.value.info == {"node": "gpu:7"} | ({"output_deltas": len(deltas)} if deltas else {})
