@@ -11,7 +11,7 @@ import grpc.aio
 from aiohttp import web
 
 from puna.go import json as gojson
-from puna.offload import offload_if_heavy, weight_of_message
+from puna.offload import LIGHT, offload_if_heavy, weight_of_message
 from puna_rest import answers
 from puna_rest.errors import Failure, RestError, failure
 
@@ -75,7 +75,8 @@ async def relay(
                 weight = weigh(message)
                 if not response.prepared and single and (whole := await offload_if_heavy(weight, single, message)):
                     return answers.text(request, whole)
-                if piece := await offload_if_heavy(weight, write, message):
+                # Almost every message is one token, for which even an empty coroutine counts.
+                if piece := write(message) if weight <= LIGHT else await offload_if_heavy(weight, write, message):
                     if not response.prepared:
                         # From here on the status line is sent, and errors belong into the stream.
                         await response.prepare(request)

@@ -1,8 +1,8 @@
 """The sequences of one Run stream.
 
 Theory. Each sequence is a task that iterates over the plugin's generator. One decoding step of a batching engine feeds
-many sequences at once; their tasks then run within the same turn of the event loop. Their events are gathered until the
-turn is over and are sent in one message. A cancel is not confirmed: the events of a cancelled sequence that are not
+many sequences at once; their tasks then run within the same turn of the event loop. The first event of a turn wakes the
+sender, which runs in the next turn and sends all of them in one message. A cancel is not confirmed: the events of a cancelled sequence that are not
 sent yet are dropped, and a cancel for a sequence that has ended is ignored.
 """
 
@@ -31,7 +31,8 @@ class Sequences:
         # A plugin may raise CancelledError of its own, so only this set tells what the core has cancelled.
         self._cancelled: set[int] = set()
         self._ready: list[wire.SequenceEvent] = []
-        self._wakeup = asyncio.Event()
+        self._sleeping: asyncio.Future[None] | None = None
+        """The sender, while it has nothing to send."""
         self._reading: asyncio.Task[None] | None = None
 
     async def run(self, requests: AsyncIterable[wire.RunRequest]) -> AsyncGenerator[wire.RunResponse]:
@@ -45,13 +46,12 @@ class Sequences:
             # The stream ends only after all events are sent, also those of sequences that end after the core has closed
             # its side.
             while not (self._reading.done() and not self._running and not self._ready):
-                await self._wakeup.wait()
-                # One decoding step wakes many tasks. They run during this pause, and their events join this message.
-                await asyncio.sleep(0)
-                self._wakeup.clear()
                 if self._ready:
                     events, self._ready = self._ready, []
                     yield wire.RunResponse(events=events)
+                else:
+                    self._sleeping = asyncio.get_running_loop().create_future()
+                    await self._sleeping
             # Raises what broke the stream of requests.
             self._reading.result()
         finally:
@@ -65,7 +65,7 @@ class Sequences:
                 else:
                     self._cancel(request.sequence_id)
         finally:
-            self._wakeup.set()
+            self._wake()
 
     def _start(self, sequence_id: int, start: wire.StartSequence) -> None:
         # Counted here and not in the task, so that a sequence counts as work before its first step.
@@ -88,7 +88,7 @@ class Sequences:
         del self._running[sequence_id]
         self._cancelled.discard(sequence_id)
         self._work.end(work)
-        self._wakeup.set()
+        self._wake()
 
     async def _generate(self, sequence_id: int, start: wire.StartSequence, work: int) -> None:
         finished = False
@@ -124,7 +124,13 @@ class Sequences:
 
     def _emit(self, event: wire.SequenceEvent) -> None:
         self._ready.append(event)
-        self._wakeup.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the sender look for events and ends in the next turn of the loop."""
+        sleeping, self._sleeping = self._sleeping, None
+        if sleeping is not None and not sleeping.done():
+            sleeping.set_result(None)
 
     async def _end(self) -> None:
         tasks = list(self._running.values())

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Final, TypeVar
 
 from puna.blocking import retrieve_exception
+from puna.spsc_queue import SpscQueue
 
 T = TypeVar("T")
 
@@ -20,11 +21,10 @@ async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> A
     behind. An exception of the source is raised after the items before it. Closing this generator closes the source and
     waits for it.
     """
-    ready: asyncio.Queue[T | None] = asyncio.Queue(AHEAD)
+    ready: SpscQueue[T | None] = SpscQueue(AHEAD)
 
     def tell(item: T) -> None:
-        with suppress(asyncio.QueueFull):
-            ready.put_nowait(item)
+        ready.put_nowait(item)
 
     source = make(tell)
 
@@ -36,8 +36,7 @@ async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> A
                     # no other one.
                     await ready.put(item)
         finally:
-            with suppress(asyncio.QueueFull):  # the reader takes the remaining items before this end
-                ready.put_nowait(None)
+            ready.put_nowait(None)  # a full queue needs no end: the reader takes its items first
 
     drawing = asyncio.create_task(draw())
     drawing.add_done_callback(retrieve_exception)
@@ -45,15 +44,15 @@ async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> A
         while True:
             batch: list[T] = []
             # Without the check, a reader that took the end together with items would wait here for ever.
-            item = None if drawing.done() and ready.empty() else await ready.get()
+            item = None if drawing.done() and not ready else await ready.get()
             while item is not None:
                 batch.append(item)
-                if ready.empty():
+                if not ready:
                     break
                 item = ready.get_nowait()
             if batch:
                 yield batch
-            if drawing.done() and ready.empty():
+            if drawing.done() and not ready:
                 break
     finally:
         drawing.cancel()

@@ -21,6 +21,7 @@ from puna.blocking import retrieve_exception
 from puna.errors import ServerEndingError
 from puna.rpc.authorization import Admission
 from puna.rpc.error_boundary import cancelled
+from puna.spsc_queue import SpscQueue
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -160,7 +161,7 @@ class _Stream(_InProcessContext, Generic[Response]):
 
     def __init__(self, metadata: Pairs) -> None:
         super().__init__(metadata)
-        self._messages = asyncio.Queue[Response | None](1)
+        self._messages: SpscQueue[Response | None] = SpscQueue(1)
         self._left = False
 
     async def run(self, handler: Callable[[Any, Any], Awaitable[None]], request: object) -> None:

@@ -101,14 +101,16 @@ async def written(
     try:
         async with aclosing(batches(started)) as together:
             async for batch in together:
-                if not entry.output_tokens:
-                    for event in batch:
-                        if isinstance(event, Progress) and event.phase == "prefill":
-                            entry.on_prefill(event)
-                entry.on_output(sum(isinstance(event, Delta) for event in batch))
+                deltas = 0
+                for event in batch:
+                    if isinstance(event, Delta):
+                        deltas += 1
+                        called = called or bool(event.tool_calls)
+                    elif isinstance(event, Progress) and event.phase == "prefill" and not entry.output_tokens:
+                        entry.on_prefill(event)
+                entry.on_output(deltas)
                 entry.on_text(batch)
                 # Done is the last event, so it can only be the last of a batch.
-                called = called or any(event.tool_calls for event in batch if isinstance(event, Delta))
                 if isinstance(last := batch[-1], Done):
                     ended = True
                     entry.on_done(last)

@@ -1,12 +1,12 @@
 """The events of a host's sequences, from the Run stream to the tasks that wait for them."""
 
-import asyncio
 from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
 from puna.backend.v1 import backend_pb2 as wire
 from puna.limits import Limits
+from puna.spsc_queue import SpscQueue
 
 
 class Incoming:
@@ -15,7 +15,7 @@ class Incoming:
     __slots__ = ("bytes", "ended", "events", "excessive")
 
     def __init__(self) -> None:
-        self.events: asyncio.Queue[wire.SequenceEvent | None] = asyncio.Queue()
+        self.events: SpscQueue[wire.SequenceEvent | None] = SpscQueue()
         """The events that are not taken yet; None: the host is gone, or too many events wait."""
         self.bytes = 0
         """Size of all events so far."""
@@ -60,7 +60,7 @@ class IncomingEvents:
     @property
     def due(self) -> bool:
         """Whether a sequence waits for the host. One whose events wait for a slow client does not."""
-        return any(not (each.ended or each.events.qsize()) for each in self._sequences.values())
+        return any(not (each.ended or len(each.events)) for each in self._sequences.values())
 
     def take(self, message: bytes) -> None:
         """Pass the events of a message on."""
@@ -79,7 +79,7 @@ class IncomingEvents:
                     self._end_excessive(event.sequence_id, incoming)
                 # Waiting here would hold up all other sequences of the stream. So a sequence whose client reads too
                 # slowly goes on until too many events wait, and is then cancelled.
-                elif incoming.events.qsize() < self._max_unread:
+                elif len(incoming.events) < self._max_unread:
                     incoming.events.put_nowait(event)
                 elif event.HasField("prefill"):
                     continue  # a report without text, which no client misses

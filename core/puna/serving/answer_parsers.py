@@ -99,6 +99,8 @@ class AnswerReader:
         if self._calls_at_end:
             self._late += parsed.calls
             return ()
+        if not parsed.calls:
+            return ()
         # Some formats carry ids of the model's own, which the client must send back with the result. Only missing ids
         # are made up.
         return tuple(call if call.id else replace(call, id=call_id()) for call in parsed.calls)
