@@ -2,8 +2,8 @@
 
 Theory. Each sequence is a task that iterates over the plugin's generator. One decoding step of a batching engine feeds
 many sequences at once; their tasks then run within the same turn of the event loop. The first event of a turn wakes the
-sender, which runs in the next turn and sends all of them in one message. A cancel is not confirmed: the events of a cancelled sequence that are not
-sent yet are dropped, and a cancel for a sequence that has ended is ignored.
+sender, which runs in the next turn and sends all of them in one message. A cancel is not confirmed: the events of a
+cancelled sequence that are not sent yet are dropped, and a cancel for a sequence that has ended is ignored.
 """
 
 import asyncio

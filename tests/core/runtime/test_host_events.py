@@ -28,7 +28,7 @@ def host():
 
 
 def texts(incoming):
-    return [incoming.events.get_nowait().text_delta.text for _ in range(incoming.events.qsize())]
+    return [incoming.events.get_nowait().text_delta.text for _ in range(len(incoming.events))]
 
 
 def test_events_reach_their_sequences(host):
@@ -65,7 +65,7 @@ def test_a_sequence_without_end_is_failed_once(host):
     for _ in range(20):
         host.send((one, "x" * 100))
     host.send((two, "b"))
-    received = [first.events.get_nowait() for _ in range(first.events.qsize())]
+    received = [first.events.get_nowait() for _ in range(len(first.events))]
     assert [each.HasField("failure") for each in received] == [False] * (len(received) - 1) + [True]
     assert len(received) < 11
     assert "PUNA_MAX_SEQUENCE_BYTES" in received[-1].failure.message
@@ -112,6 +112,6 @@ def test_reports_of_a_prefill_end_no_sequence(host):
         host.incoming.take(
             wire.RunResponse(events=[wire.SequenceEvent(sequence_id=one, prefill=prefill)]).SerializeToString()
         )
-    assert [first.events.get_nowait().prefill.done_tokens for _ in range(first.events.qsize())] == [0, 1, 2]
+    assert [first.events.get_nowait().prefill.done_tokens for _ in range(len(first.events))] == [0, 1, 2]
     host.send((one, "a"))
     assert (texts(first), host.cancelled) == (["a"], [])
