@@ -14,6 +14,7 @@ from puna_ggml_kernels.cpu_backend import load_cpu_backend
 F32: Final = 0
 F16: Final = 1
 Q4_0: Final = 2
+Q4_1: Final = 3
 Q8_0: Final = 8
 Q2_K: Final = 10
 Q4_K: Final = 12
@@ -32,6 +33,7 @@ FUNCTIONS: Final = {
     "chunk_set": "ggml_threadpool_chunk_set",
     "barrier": "ggml_barrier",
     "quantize_row_q8_0": "quantize_row_q8_0",
+    "quantize_row_q8_1": "quantize_row_q8_1",
     "quantize_row_q8_K": "quantize_row_q8_K",
     "rms_norm_mul": "ggml_compute_forward_rms_norm_mul_fused",
 }

@@ -26,6 +26,7 @@ def differences(library: ctypes.CDLL) -> list[str]:
     found = []
     for name, make, argument, calls in (
         ("a product with Q8_0", _product, ggml.Q8_0, library.puna_matmul_calls),
+        ("a product with Q4_1", _product, ggml.Q4_1, library.puna_matmul_calls),
         ("a product with Q6_K", _product, ggml.Q6_K, library.puna_matmul_calls),
         ("attention in decoding", _attention, 1, library.puna_attention_calls),
         ("attention in prefill", _attention, _PREFILL, library.puna_attention_calls),

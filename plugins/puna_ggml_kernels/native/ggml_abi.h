@@ -14,8 +14,11 @@ enum ggml_type {
   GGML_TYPE_F32 = 0,
   GGML_TYPE_F16 = 1,
   GGML_TYPE_Q4_0 = 2,
+  GGML_TYPE_Q4_1 = 3,
   GGML_TYPE_Q5_0 = 6,
+  GGML_TYPE_Q5_1 = 7,
   GGML_TYPE_Q8_0 = 8,
+  GGML_TYPE_Q8_1 = 9,
   GGML_TYPE_Q4_K = 12,
   GGML_TYPE_Q5_K = 13,
   GGML_TYPE_Q6_K = 14,
@@ -65,7 +68,7 @@ struct ggml_functions {
   int (*chunk_add)(struct ggml_threadpool*, int);
   void (*chunk_set)(struct ggml_threadpool*, int);
   void (*barrier)(struct ggml_threadpool*);
-  quantize_fn quantize_row_q8_0, quantize_row_q8_K;
+  quantize_fn quantize_row_q8_0, quantize_row_q8_1, quantize_row_q8_K;
   void (*rms_norm_mul)(const struct ggml_compute_params*, struct ggml_tensor* norm, struct ggml_tensor* dst);
 };
 

@@ -2,9 +2,9 @@
 //
 // An element of C is the dot product of a row of A (weights) and a column of B (activations, quantized by quantize.c).
 // A panel of sixteen rows is packed once (panel.h) and multiplied with all columns, up to eight at a time:
-// matmul_q8_0.h does so for Q8_0 and Q5_0, matmul_q4_0.h for Q4_0, matmul_k_quants.h for Q4_K, Q5_K and Q6_K. Each
-// follows the order of additions of the ggml kernel that would compute the same case, so that the bits are ggml's.
-// find_format names that kernel for each case; every other case goes on to ggml.
+// matmul_q8_0.h does so for Q8_0, Q5_0, Q4_1 and Q5_1, matmul_q4_0.h for Q4_0, matmul_k_quants.h for Q4_K, Q5_K and
+// Q6_K. Each follows the order of additions of the ggml kernel that would compute the same case, so that the bits are
+// ggml's. find_format names that kernel for each case; every other case goes on to ggml.
 //
 // This file divides the work among threads. Threads claim chunks of panels where ggml has reset its counter of chunks,
 // so that a thread that is held up leaves its share to the others. Columns are taken in passes that fit into the
@@ -38,6 +38,14 @@ KERNEL static void product_q8_0(const struct panel* panel, const struct columns*
 
 KERNEL static void product_q5_0(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
   q8_0_product(GGML_TYPE_Q5_0, panel, x, n, packed);
+}
+
+KERNEL static void product_q4_1(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  q8_0_product(GGML_TYPE_Q4_1, panel, x, n, packed);
+}
+
+KERNEL static void product_q5_1(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  q8_0_product(GGML_TYPE_Q5_1, panel, x, n, packed);
 }
 
 KERNEL static void product_q4_0(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
@@ -89,6 +97,17 @@ KERNEL static void make_terms_q4_0(const uint8_t* b, size_t blocks, int32_t offs
     for (int q = 1; q < DWORDS; q++) out[k].compensation[0] += out[k].compensation[q];
 }
 
+KERNEL static void make_terms_q8_1(const uint8_t* b, size_t blocks, int32_t offset, struct column_terms* out) {
+  (void)offset;
+  for (size_t k = 0; k < blocks; k++, b += Q8_1_BYTES) {
+    uint16_t d, sum;
+    memcpy(&d, b, sizeof d);
+    memcpy(&sum, b + Q8_1_SUM_AT, sizeof sum);
+    out[k].d = _cvtsh_ss(d);
+    out[k].sum = _cvtsh_ss(sum);
+  }
+}
+
 KERNEL static void make_terms_q8_k(const uint8_t* b, size_t blocks, int32_t offset, struct column_terms* out) {
   for (size_t k = 0; k < blocks; k++, b += Q8_K_BYTES, out += 2) {
     const __m512i sums = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const void*)(b + Q8_K_SUMS_AT)));
@@ -112,6 +131,7 @@ struct format {
 // Finds how to multiply m rows with n columns. False if no kernel here has the bits of ggml's own for that case.
 static bool find_format(int type, int64_t m, int64_t n, struct format* out) {
   const size_t block = PACKED_REGISTERS * sizeof(__m512i), super_block_bytes = sizeof(struct packed_super_block);
+  const size_t block_with_minimum = PACKED_WITH_MINIMUM * sizeof(__m512i);
   const bool invariant = batch_invariant && n <= K_QUANT_COLUMNS, vec_dot = invariant || n < TILED_COLUMNS;
   switch (type) {
     case GGML_TYPE_Q8_0:
@@ -119,6 +139,12 @@ static bool find_format(int type, int64_t m, int64_t n, struct format* out) {
       return true;
     case GGML_TYPE_Q5_0:
       *out = (struct format){product_q5_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q8_0};
+      return true;
+    case GGML_TYPE_Q4_1:
+      *out = (struct format){product_q4_1, block_with_minimum, GGML_TYPE_Q8_1, Q8_1_BYTES, 1, make_terms_q8_1};
+      return true;
+    case GGML_TYPE_Q5_1:
+      *out = (struct format){product_q5_1, block_with_minimum, GGML_TYPE_Q8_1, Q8_1_BYTES, 1, make_terms_q8_1};
       return true;
     case GGML_TYPE_Q4_0:
       *out = (struct format){product_q4_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q4_0};
@@ -170,10 +196,7 @@ static void* thread_scratch(size_t bytes) {
 // Returns the panel from row `first` of m.
 KERNEL static struct panel panel_at(const uint8_t* a, size_t bytes, int64_t first, int64_t m) {
   const int last = m - first >= PANEL_ROWS ? PANEL_ROWS - 1 : (int)(m - first - 1);
-  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const __m512i row = _mm512_min_epi32(lane, _mm512_set1_epi32(last));
-  struct panel panel = {.row_offset = _mm512_mullo_epi32(row, _mm512_set1_epi32((int)bytes)),
-                        .store_mask = (__mmask16)((2u << last) - 1)};
+  struct panel panel = {.store_mask = (__mmask16)((2u << last) - 1)};
   for (int r = 0; r < PANEL_ROWS; r++) panel.row[r] = a + (size_t)(first + (r < last ? r : last)) * bytes;
   return panel;
 }
@@ -207,9 +230,8 @@ bool llamafile_sgemm(const struct ggml_compute_params* params, int64_t m, int64_
                      int64_t lda, const void* B, int64_t ldb, void* C, int64_t ldc, int Atype, int Btype, int Ctype) {
   const size_t bytes = block_bytes(Atype);
   struct format f;
-  // Offsets within a panel have 32 bits (row_offset), which bounds the length of a row.
   if (!puna_avx512 || Ctype != GGML_TYPE_F32 || m < 1 || n < 1 || k < 1 || !find_format(Atype, m, n, &f) ||
-      Btype != f.column || lda * (int64_t)bytes * PANEL_ROWS > INT32_MAX)
+      Btype != f.column)
     return ggml.sgemm(params, m, n, k, A, lda, B, ldb, C, ldc, Atype, Btype, Ctype);
 
   // ggml resets the chunk counter right before it passes columns at wdata, and in no other case.

@@ -10,7 +10,8 @@
 // of the column's values (compensation in matmul_q8_0.h). All of this is integer arithmetic and therefore exact: it
 // changes no bit of a result.
 //
-// The layouts of the blocks are ggml's. Q8_0, Q5_0 and Q4_0 have blocks of 32 values with one 16-bit scale. The
+// The layouts of the blocks are ggml's. Q8_0, Q5_0 and Q4_0 have blocks of 32 values with one 16-bit scale. Q4_1 and
+// Q5_1 have unsigned values and also a 16-bit minimum, which is added to each value after the scale is applied. The
 // k-quants Q4_K, Q5_K and Q6_K have super-blocks of 256 values: eight sub-blocks of 32 values (sixteen of 16 for Q6_K)
 // with a small integer scale each, and one or two 16-bit floats that scale the integers.
 #pragma once
@@ -33,9 +34,14 @@ enum {
   Q8_0_AT = 2,      // offset of the values in a block
   Q4_0_BYTES = 18,
   Q4_0_AT = 2,
+  Q4_1_BYTES = 20,
+  Q4_1_AT = 4,  // after the scale and the minimum
   Q5_0_BYTES = 22,
   Q5_0_HIGH_AT = 2,  // offset of the values' fifth bits
   Q5_0_AT = 6,
+  Q5_1_BYTES = 24,
+  Q5_1_HIGH_AT = 4,
+  Q5_1_AT = 8,
 
   SUB_BLOCKS = 8,  // sub-blocks of 32 values in a super-block
   Q4_K_BYTES = 144,
@@ -52,7 +58,6 @@ enum {
 
 struct panel {
   const uint8_t* row[PANEL_ROWS];  // past the end of A the last row is repeated, and not stored
-  __m512i row_offset;              // bytes from row[0] to each row
   __mmask16 store_mask;            // the lanes that are rows of A
 };
 
@@ -151,8 +156,22 @@ INLINE void transpose16(const uint8_t* const row[PANEL_ROWS], size_t at, __m512i
   transpose_quarters(out);
 }
 
+// Returns the dword at `at` of each row. Sixteen loads and fifteen shuffles: the instruction that gathers takes as many
+// loads, and on Zen 4 about 40 cycles.
 INLINE __m512i gather_dwords(const struct panel* panel, size_t at) {
-  return _mm512_i32gather_epi32(panel->row_offset, panel->row[0] + at, 1);
+  __m512i fours[4];
+  UNROLL
+  for (int i = 0; i < 4; i++) {
+    const uint8_t* const* row = panel->row + 4 * i;
+    __m128i one[4];
+    UNROLL
+    for (int r = 0; r < 4; r++) one[r] = _mm_cvtsi32_si128(load_dword(row[r] + at));
+    const __m128i low = _mm_unpacklo_epi32(one[0], one[1]), high = _mm_unpacklo_epi32(one[2], one[3]);
+    fours[i] = _mm512_castsi128_si512(_mm_unpacklo_epi64(low, high));
+  }
+  const __m512i low = _mm512_inserti32x4(fours[0], _mm512_castsi512_si128(fours[1]), 1);
+  const __m512i high = _mm512_inserti32x4(fours[2], _mm512_castsi512_si128(fours[3]), 1);
+  return _mm512_inserti64x4(low, _mm512_castsi512_si256(high), 1);
 }
 
 // Converts the 16-bit floats in the low or high halves of the lanes.
@@ -181,8 +200,12 @@ static inline size_t block_bytes(int type) {
       return Q8_0_BYTES;
     case GGML_TYPE_Q4_0:
       return Q4_0_BYTES;
+    case GGML_TYPE_Q4_1:
+      return Q4_1_BYTES;
     case GGML_TYPE_Q5_0:
       return Q5_0_BYTES;
+    case GGML_TYPE_Q5_1:
+      return Q5_1_BYTES;
     case GGML_TYPE_Q4_K:
       return Q4_K_BYTES;
     case GGML_TYPE_Q5_K:
@@ -205,8 +228,11 @@ INLINE __m512i fifth_bits(__m512i bits, int q) {
   return _mm512_min_epu8(_mm512_and_si512(spread, set_bytes(0x10, 0x20, 0x40, 0x80)), _mm512_set1_epi8(0x10));
 }
 
-// Packs block k of each row: values into `out`, and returns the scales.
-INLINE __m512 unpack_block(const int type, const struct panel* panel, size_t k, __m512i out[DWORDS]) {
+// Whether the blocks of a type of 32 values have a minimum beside the scale.
+INLINE bool has_minimum(const int type) { return type == GGML_TYPE_Q4_1 || type == GGML_TYPE_Q5_1; }
+
+// Packs block k of each row: values into `out`, and minima, if the type has them, into `minimum`. Returns the scales.
+INLINE __m512 unpack_block(const int type, const struct panel* panel, size_t k, __m512i out[DWORDS], __m512* minimum) {
   const size_t at = k * block_bytes(type);
   const __m512i nibble = _mm512_set1_epi8(0x0f);
   __m512i t[4];
@@ -216,24 +242,29 @@ INLINE __m512 unpack_block(const int type, const struct panel* panel, size_t k, 
     for (int q = 0; q < 8; q++) out[q] = _mm512_xor_si512(out[q], _mm512_set1_epi8((char)0x80));
     return low_f16(gather_dwords(panel, at));
   }
-  if (type == GGML_TYPE_Q4_0) {
-    prefetch_next_panel(panel->row, at);
-    transpose16(panel->row, at + Q4_0_AT, t);
+  const size_t values_at = type == GGML_TYPE_Q4_0   ? Q4_0_AT
+                           : type == GGML_TYPE_Q4_1 ? Q4_1_AT
+                           : type == GGML_TYPE_Q5_0 ? Q5_0_AT
+                                                    : Q5_1_AT;
+  if (type == GGML_TYPE_Q4_0) prefetch_next_panel(panel->row, at);
+  transpose16(panel->row, at + values_at, t);
+  if (type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q5_1) {
+    const __m512i bits = gather_dwords(panel, at + (type == GGML_TYPE_Q5_0 ? Q5_0_HIGH_AT : Q5_1_HIGH_AT));
+    UNROLL
+    for (int q = 0; q < 4; q++) {
+      out[q] = masked_or(t[q], nibble, fifth_bits(bits, q));
+      out[4 + q] = masked_or(_mm512_srli_epi32(t[q], 4), nibble, fifth_bits(bits, 4 + q));
+    }
+  } else {
     UNROLL
     for (int q = 0; q < 4; q++) {
       out[q] = _mm512_and_si512(t[q], nibble);
       out[4 + q] = _mm512_and_si512(_mm512_srli_epi32(t[q], 4), nibble);
     }
-    return low_f16(gather_dwords(panel, at));
   }
-  const __m512i bits = gather_dwords(panel, at + Q5_0_HIGH_AT);
-  transpose16(panel->row, at + Q5_0_AT, t);
-  UNROLL
-  for (int q = 0; q < 4; q++) {
-    out[q] = masked_or(t[q], nibble, fifth_bits(bits, q));
-    out[4 + q] = masked_or(_mm512_srli_epi32(t[q], 4), nibble, fifth_bits(bits, 4 + q));
-  }
-  return low_f16(gather_dwords(panel, at));
+  const __m512i scales = gather_dwords(panel, at);
+  if (has_minimum(type)) *minimum = high_f16(scales);
+  return low_f16(scales);
 }
 
 // Returns how many sub-blocks of a super-block have a scale of their own.

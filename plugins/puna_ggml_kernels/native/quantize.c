@@ -1,12 +1,12 @@
-// Quantization of activations to Q8_0 and Q8_K, before each product, in the place of quantize_row_q8_0 and
-// quantize_row_q8_K.
+// Quantization of activations to Q8_0, Q8_1 and Q8_K, before each product, in the place of quantize_row_q8_0,
+// quantize_row_q8_1 and quantize_row_q8_K.
 //
 // A block's scale is its largest magnitude divided by 127 (with a sign in Q8_K), and each value is multiplied by the
 // inverse and rounded. There are no sums of floats, so the bits depend on the rounding of the scale and the values
 // alone. ggml computes one block of Q8_0 at a time, with two divisions for each, and Q8_K in plain C. Here sixteen
-// blocks of Q8_0 get their scales together (lane = block), and Q8_K is vectorized. Rare inputs whose result would be
-// laborious to have with the same bits go to ggml's own functions: NaN, and for Q8_K also infinity, blocks of zeros,
-// and scales without an inverse.
+// blocks of Q8_0 get their scales together (lane = block), and Q8_K is vectorized. Q8_1 is Q8_0 with the sum of each
+// block's values times the scale. Rare inputs whose result would be laborious to have with the same bits go to ggml's
+// own functions: NaN, for Q8_1 and Q8_K also infinity and scales without an inverse, and for Q8_K blocks of zeros.
 #include "matmul_k_quants.h"
 
 enum {
@@ -61,35 +61,63 @@ INLINE __m512i scaled_words(const float* x, float scale) {
   return _mm512_packs_epi32(low, _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), by)));
 }
 
-// Quantizes up to 16 blocks, whose scales are found together. False if there is a NaN among them.
-INLINE bool blocks_q8_0(const float* x, uint8_t* y, int n) {
+// Returns the sums of the bytes of both halves, in the first lane of each half.
+INLINE __m512i sums_of_halves(__m512i bytes) {
+  const __m512i fours = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes);
+  const __m512i eights = _mm512_add_epi32(fours, _mm512_shuffle_epi32(fours, _MM_PERM_CDAB));
+  const __m512i quarters = _mm512_add_epi32(eights, _mm512_shuffle_epi32(eights, _MM_PERM_BADC));
+  return _mm512_add_epi32(quarters, _mm512_shuffle_i32x4(quarters, quarters, 0xb1));
+}
+
+// Quantizes up to 16 blocks, whose scales are found together. False if ggml's function is to be used.
+INLINE bool blocks_of_32(const bool with_sums, const float* x, uint8_t* y, int n) {
+  const size_t bytes_of_block = with_sums ? Q8_1_BYTES : Q8_0_BYTES, values_at = with_sums ? Q8_1_AT : Q8_0_AT;
   const __m512i bits = block_maxima(x, n);
-  if (_mm512_cmpgt_epi32_mask(bits, _mm512_set1_epi32(INFINITY_BITS))) return false;
-  const __m512 max = _mm512_castsi512_ps(bits), most = _mm512_set1_ps(127);
+  if (_mm512_cmpgt_epi32_mask(bits, _mm512_set1_epi32(with_sums ? INFINITY_BITS - 1 : INFINITY_BITS))) return false;
+  const __mmask16 filled = _mm512_test_epi32_mask(bits, bits);
+  if (with_sums && _mm512_mask_cmplt_epi32_mask(filled, bits, _mm512_set1_epi32(TINY_BITS))) return false;
+  const __m512 max = _mm512_castsi512_ps(bits), most = _mm512_set1_ps(127), scale = _mm512_div_ps(max, most);
   float inverse[16];
-  uint16_t d[16];
-  _mm512_storeu_ps(inverse, _mm512_maskz_div_ps(_mm512_test_epi32_mask(bits, bits), most, max));
-  _mm256_storeu_si256((void*)d, _mm512_cvtps_ph(_mm512_div_ps(max, most), _MM_FROUND_TO_NEAREST_INT));
+  uint16_t d[16], s[16];
+  int32_t sums[16] = {0};
+  _mm512_storeu_ps(inverse, _mm512_maskz_div_ps(filled, most, max));
+  _mm256_storeu_si256((void*)d, _mm512_cvtps_ph(scale, _MM_FROUND_TO_NEAREST_INT));
   for (int i = 0; i < n; i += 2) {
     // An odd block at the end is computed in both halves, and written twice with the same bytes.
     const int j = i + 1 < n ? i + 1 : i;
-    uint8_t *first = y + i * Q8_0_BYTES, *second = y + j * Q8_0_BYTES;
+    uint8_t *first = y + i * bytes_of_block, *second = y + j * bytes_of_block;
     const __m512i both =
         _mm512_packs_epi16(scaled_words(x + i * BLOCK, inverse[i]), scaled_words(x + j * BLOCK, inverse[j]));
     const __m512i bytes = transpose_lanes(both);
-    _mm256_storeu_si256((void*)(second + Q8_0_AT), _mm512_extracti64x4_epi64(bytes, 1));
-    _mm256_storeu_si256((void*)(first + Q8_0_AT), _mm512_castsi512_si256(bytes));
+    _mm256_storeu_si256((void*)(second + values_at), _mm512_extracti64x4_epi64(bytes, 1));
+    _mm256_storeu_si256((void*)(first + values_at), _mm512_castsi512_si256(bytes));
     memcpy(first, &d[i], sizeof *d);
     memcpy(second, &d[j], sizeof *d);
+    if (!with_sums) continue;
+    const __m512i sum = sums_of_halves(bytes);
+    sums[i] = _mm_cvtsi128_si32(_mm512_castsi512_si128(sum));
+    sums[j] = _mm_cvtsi128_si32(_mm512_extracti32x4_epi32(sum, 2));
   }
+  if (!with_sums) return true;
+  const __m512 scaled = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_loadu_si512(sums)));
+  _mm256_storeu_si256((void*)s, _mm512_cvtps_ph(scaled, _MM_FROUND_TO_NEAREST_INT));
+  for (int i = 0; i < n; i++) memcpy(y + i * bytes_of_block + Q8_1_SUM_AT, &s[i], sizeof *s);
   return true;
 }
 
 KERNEL static void q8_0(const float* x, uint8_t* y, int64_t blocks) {
   while (blocks > 0) {
     const int n = blocks < 16 ? (int)blocks : 16;
-    if (!blocks_q8_0(x, y, n)) ggml.quantize_row_q8_0(x, y, n * BLOCK);
+    if (!blocks_of_32(false, x, y, n)) ggml.quantize_row_q8_0(x, y, n * BLOCK);
     x += n * BLOCK, y += n * Q8_0_BYTES, blocks -= n;
+  }
+}
+
+KERNEL static void q8_1(const float* x, uint8_t* y, int64_t blocks) {
+  while (blocks > 0) {
+    const int n = blocks < 16 ? (int)blocks : 16;
+    if (!blocks_of_32(true, x, y, n)) ggml.quantize_row_q8_1(x, y, n * BLOCK);
+    x += n * BLOCK, y += n * Q8_1_BYTES, blocks -= n;
   }
 }
 
@@ -148,6 +176,13 @@ void quantize_row_q8_0(const float* x, void* y, int64_t k) {
     q8_0(x, y, k / BLOCK);
   else
     ggml.quantize_row_q8_0(x, y, k);
+}
+
+void quantize_row_q8_1(const float* x, void* y, int64_t k) {
+  if (puna_avx512)
+    q8_1(x, y, k / BLOCK);
+  else
+    ggml.quantize_row_q8_1(x, y, k);
 }
 
 void quantize_row_q8_K(const float* x, void* y, int64_t k) {

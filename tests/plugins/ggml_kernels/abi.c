@@ -20,8 +20,11 @@ enum {
   F32 = GGML_TYPE_F32,
   F16 = GGML_TYPE_F16,
   Q4_0 = GGML_TYPE_Q4_0,
+  Q4_1 = GGML_TYPE_Q4_1,
   Q5_0 = GGML_TYPE_Q5_0,
+  Q5_1 = GGML_TYPE_Q5_1,
   Q8_0 = GGML_TYPE_Q8_0,
+  Q8_1 = GGML_TYPE_Q8_1,
   Q4_K = GGML_TYPE_Q4_K,
   Q5_K = GGML_TYPE_Q5_K,
   Q6_K = GGML_TYPE_Q6_K,
@@ -29,7 +32,7 @@ enum {
 };
 
 // What ggml.py names by number.
-_Static_assert(GGML_TYPE_Q2_K == 10 && GGML_TYPE_IQ4_NL == 20 && GGML_TYPE_MXFP4 == 39, "types in ggml.py");
+_Static_assert(GGML_TYPE_Q4_1 == 3 && GGML_TYPE_Q2_K == 10 && GGML_TYPE_IQ4_NL == 20 && GGML_TYPE_MXFP4 == 39, "types in ggml.py");
 struct gguf_parameters {
   bool no_alloc;
   void* context;
@@ -53,8 +56,11 @@ _Static_assert(sizeof(struct context_parameters) == sizeof(struct ggml_init_para
 #define GGML_TYPE_F32 MIRROR_F32
 #define GGML_TYPE_F16 MIRROR_F16
 #define GGML_TYPE_Q4_0 MIRROR_Q4_0
+#define GGML_TYPE_Q4_1 MIRROR_Q4_1
 #define GGML_TYPE_Q5_0 MIRROR_Q5_0
+#define GGML_TYPE_Q5_1 MIRROR_Q5_1
 #define GGML_TYPE_Q8_0 MIRROR_Q8_0
+#define GGML_TYPE_Q8_1 MIRROR_Q8_1
 #define GGML_TYPE_Q4_K MIRROR_Q4_K
 #define GGML_TYPE_Q5_K MIRROR_Q5_K
 #define GGML_TYPE_Q6_K MIRROR_Q6_K
@@ -89,8 +95,11 @@ SAME(tensor, extra);
 SAME_TYPE(F32);
 SAME_TYPE(F16);
 SAME_TYPE(Q4_0);
+SAME_TYPE(Q4_1);
 SAME_TYPE(Q5_0);
+SAME_TYPE(Q5_1);
 SAME_TYPE(Q8_0);
+SAME_TYPE(Q8_1);
 SAME_TYPE(Q4_K);
 SAME_TYPE(Q5_K);
 SAME_TYPE(Q6_K);
@@ -118,5 +127,6 @@ IS(ggml_threadpool_chunk_add, (int (*)(struct ggml_threadpool*, int))0);
 IS(ggml_threadpool_chunk_set, (void (*)(struct ggml_threadpool*, int))0);
 IS(ggml_barrier, (void (*)(struct ggml_threadpool*))0);
 IS(quantize_row_q8_0, (void (*)(const float*, void*, int64_t))0);
+IS(quantize_row_q8_1, (void (*)(const float*, void*, int64_t))0);
 IS(quantize_row_q8_K, (void (*)(const float*, void*, int64_t))0);
 #endif

@@ -27,7 +27,9 @@ def activations(count):
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize(("name", "kind", "block", "size"), [("q8_0", Q8_0, BLOCK, 34), ("q8_K", 15, 256, 292)])
+@pytest.mark.parametrize(
+    ("name", "kind", "block", "size"), [("q8_0", Q8_0, BLOCK, 34), ("q8_1", 9, BLOCK, 36), ("q8_K", 15, 256, 292)]
+)
 def test_quantized_activations_have_ggmls_bits(ggml, library, name, kind, block, size):
     ours, own = (getattr(each, f"quantize_row_{name}") for each in (library, ggml))
     ggml.ggml_get_type_traits_cpu.restype = ctypes.POINTER(ctypes.c_void_p)

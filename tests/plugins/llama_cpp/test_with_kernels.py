@@ -71,7 +71,7 @@ def with_and_without(library, load, quantized, monkeypatch):
 
 @pytest.mark.kernels
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("kind", ["Q8_0", "Q5_0", "Q4_0", "Q4_K_M", "Q5_K_S", "Q6_K"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q5_0", "Q5_1", "Q4_0", "Q4_1", "Q4_K_M", "Q5_K_S", "Q6_K"])
 async def test_models_run_on_them_and_write_to_the_bit_what_they_write_without(with_and_without, kind, threads):
     # one column, few, groups of four and what is left over; many rows of queries, and more positions than one takes
     (with_them, *calls), (without, *none) = await with_and_without(kind, 1, 3, 6, 7, 8, 21, 150, 700, threads=threads)
