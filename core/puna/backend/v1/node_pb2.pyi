@@ -317,6 +317,126 @@ class StopHostResponse(_message.Message):
 Global___StopHostResponse: _TypeAlias = StopHostResponse  # noqa: Y015
 
 @_typing.final
+class FetchFilesRequest(_message.Message):
+    """The files that a host needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    lease_id: _builtins.str
+    """The lease."""
+    host_id: _builtins.str
+    """The host that loads the model."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFile]:
+        """The files. Each has a digest."""
+
+    def __init__(
+        self,
+        *,
+        lease_id: _builtins.str = ...,
+        host_id: _builtins.str = ...,
+        files: _abc.Iterable[Global___ModelFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "host_id", b"host_id", "lease_id", b"lease_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchFilesRequest: _TypeAlias = FetchFilesRequest  # noqa: Y015
+
+@_typing.final
+class FetchFilesResponse(_message.Message):
+    """The state of fetching files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WANTED_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def wanted(self) -> Global___FileWanted:
+        """The node wants a file from the core."""
+
+    @_builtins.property
+    def progress(self) -> Global___FetchProgress:
+        """Bytes have arrived or were verified."""
+
+    def __init__(
+        self,
+        *,
+        wanted: Global___FileWanted | None = ...,
+        progress: Global___FetchProgress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["wanted", "progress"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___FetchFilesResponse: _TypeAlias = FetchFilesResponse  # noqa: Y015
+
+@_typing.final
+class FileWanted(_message.Message):
+    """A file that the node wants from the core, in a connection of its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    transfer_id: _builtins.str
+    """The transfer's id, which the first line of the connection names."""
+    digest: _builtins.str
+    """Digest of the file."""
+    offset: _builtins.int
+    """Number of bytes at the file's beginning that the node has. The core sends the rest."""
+    def __init__(
+        self,
+        *,
+        transfer_id: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "offset", b"offset", "transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileWanted: _TypeAlias = FileWanted  # noqa: Y015
+
+@_typing.final
+class FetchProgress(_message.Message):
+    """The progress of fetching files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    done_bytes: _builtins.int
+    """Bytes that have arrived or were verified."""
+    total_bytes: _builtins.int
+    """Bytes to fetch or to verify. Files that the node has verified before do not count."""
+    def __init__(
+        self,
+        *,
+        done_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done_bytes", b"done_bytes", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchProgress: _TypeAlias = FetchProgress  # noqa: Y015
+
+@_typing.final
 class PlaceFilesRequest(_message.Message):
     """The files of a model."""
 
@@ -357,22 +477,26 @@ class ModelFile(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Its path, which is the same on both machines."""
+    """Its path on the core's machine. A node that shares the folder has it under the same path."""
     bytes: _builtins.int
     """Its size."""
     name: _builtins.str
     """Its name in the folder of the model's files; empty: it is not in the folder."""
+    digest: _builtins.str
+    """Its digest, "sha256:" and 64 hexadecimal digits; empty: unknown, so the node must have it at its path."""
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         bytes: _builtins.int = ...,
         name: _builtins.str = ...,
+        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "name", b"name", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "digest", b"digest", "name", b"name", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,19 +510,25 @@ class PlaceFilesResponse(_message.Message):
 
     FOLDER_FIELD_NUMBER: _builtins.int
     FREE_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
     folder: _builtins.str
     """The folder of the files that have names; empty if none has one."""
     free_memory_bytes: _builtins.int
     """Free memory of the node in bytes; 0: unknown."""
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The files' paths on the node, in the order of the request."""
+
     def __init__(
         self,
         *,
         folder: _builtins.str = ...,
         free_memory_bytes: _builtins.int = ...,
+        paths: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["folder", b"folder", "free_memory_bytes", b"free_memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["folder", b"folder", "free_memory_bytes", b"free_memory_bytes", "paths", b"paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

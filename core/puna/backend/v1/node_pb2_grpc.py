@@ -31,6 +31,11 @@ class NodeServiceStub(object):
 
     Lease. A node serves one core at a time. The core takes the node's lease and renews it about twice a second. When a
     lease is not renewed for its duration, the node ends its hosts. Every other call names the lease.
+
+    Files. A node need not share a folder of models with its core. FetchFiles asks the node to have the files of a model; a file
+    that it lacks comes from the core in a TLS connection of its own, as raw bytes: the core sends the line "file TRANSFER_ID",
+    the node answers "ok", the core sends the file from the offset that the node named, and the node answers "ok" once it has
+    everything. PlaceFiles then returns the paths on the node.
     """
 
     def __init__(self, channel):
@@ -59,6 +64,11 @@ class NodeServiceStub(object):
                 request_serializer=puna_dot_backend_dot_v1_dot_node__pb2.StopHostRequest.SerializeToString,
                 response_deserializer=puna_dot_backend_dot_v1_dot_node__pb2.StopHostResponse.FromString,
                 _registered_method=True)
+        self.FetchFiles = channel.unary_stream(
+                '/puna.backend.v1.NodeService/FetchFiles',
+                request_serializer=puna_dot_backend_dot_v1_dot_node__pb2.FetchFilesRequest.SerializeToString,
+                response_deserializer=puna_dot_backend_dot_v1_dot_node__pb2.FetchFilesResponse.FromString,
+                _registered_method=True)
         self.PlaceFiles = channel.unary_unary(
                 '/puna.backend.v1.NodeService/PlaceFiles',
                 request_serializer=puna_dot_backend_dot_v1_dot_node__pb2.PlaceFilesRequest.SerializeToString,
@@ -72,6 +82,11 @@ class NodeServiceServicer(object):
 
     Lease. A node serves one core at a time. The core takes the node's lease and renews it about twice a second. When a
     lease is not renewed for its duration, the node ends its hosts. Every other call names the lease.
+
+    Files. A node need not share a folder of models with its core. FetchFiles asks the node to have the files of a model; a file
+    that it lacks comes from the core in a TLS connection of its own, as raw bytes: the core sends the line "file TRANSFER_ID",
+    the node answers "ok", the core sends the file from the offset that the node named, and the node answers "ok" once it has
+    everything. PlaceFiles then returns the paths on the node.
     """
 
     def RenewLease(self, request, context):
@@ -99,6 +114,15 @@ class NodeServiceServicer(object):
 
     def StopHost(self, request, context):
         """Ends a host, and waits for its end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchFiles(self, request, context):
+        """Has the files of a model on the node until the host ends, and verifies their digests. A file is taken from the node's
+        cache, from its path if it is there, or from the core. The call ends once all files are there; cancelling it leaves what
+        has arrived for a later call. RESOURCE_EXHAUSTED: there is no room; DATA_LOSS: the core's file has another digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,6 +159,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     request_deserializer=puna_dot_backend_dot_v1_dot_node__pb2.StopHostRequest.FromString,
                     response_serializer=puna_dot_backend_dot_v1_dot_node__pb2.StopHostResponse.SerializeToString,
             ),
+            'FetchFiles': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchFiles,
+                    request_deserializer=puna_dot_backend_dot_v1_dot_node__pb2.FetchFilesRequest.FromString,
+                    response_serializer=puna_dot_backend_dot_v1_dot_node__pb2.FetchFilesResponse.SerializeToString,
+            ),
             'PlaceFiles': grpc.unary_unary_rpc_method_handler(
                     servicer.PlaceFiles,
                     request_deserializer=puna_dot_backend_dot_v1_dot_node__pb2.PlaceFilesRequest.FromString,
@@ -154,6 +183,11 @@ class NodeService(object):
 
     Lease. A node serves one core at a time. The core takes the node's lease and renews it about twice a second. When a
     lease is not renewed for its duration, the node ends its hosts. Every other call names the lease.
+
+    Files. A node need not share a folder of models with its core. FetchFiles asks the node to have the files of a model; a file
+    that it lacks comes from the core in a TLS connection of its own, as raw bytes: the core sends the line "file TRANSFER_ID",
+    the node answers "ok", the core sends the file from the offset that the node named, and the node answers "ok" once it has
+    everything. PlaceFiles then returns the paths on the node.
     """
 
     @staticmethod
@@ -254,6 +288,33 @@ class NodeService(object):
             '/puna.backend.v1.NodeService/StopHost',
             puna_dot_backend_dot_v1_dot_node__pb2.StopHostRequest.SerializeToString,
             puna_dot_backend_dot_v1_dot_node__pb2.StopHostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/puna.backend.v1.NodeService/FetchFiles',
+            puna_dot_backend_dot_v1_dot_node__pb2.FetchFilesRequest.SerializeToString,
+            puna_dot_backend_dot_v1_dot_node__pb2.FetchFilesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,6 +32,11 @@ class NodeServiceStub:
 
     Lease. A node serves one core at a time. The core takes the node's lease and renews it about twice a second. When a
     lease is not renewed for its duration, the node ends its hosts. Every other call names the lease.
+
+    Files. A node need not share a folder of models with its core. FetchFiles asks the node to have the files of a model; a file
+    that it lacks comes from the core in a TLS connection of its own, as raw bytes: the core sends the line "file TRANSFER_ID",
+    the node answers "ok", the core sends the file from the offset that the node named, and the node answers "ok" once it has
+    everything. PlaceFiles then returns the paths on the node.
     """
 
     @_typing.overload
@@ -50,6 +55,11 @@ class NodeServiceStub:
     """
     StopHost: _grpc.UnaryUnaryMultiCallable[_node_pb2.StopHostRequest, _node_pb2.StopHostResponse]
     """Ends a host, and waits for its end."""
+    FetchFiles: _grpc.UnaryStreamMultiCallable[_node_pb2.FetchFilesRequest, _node_pb2.FetchFilesResponse]
+    """Has the files of a model on the node until the host ends, and verifies their digests. A file is taken from the node's
+    cache, from its path if it is there, or from the core. The call ends once all files are there; cancelling it leaves what
+    has arrived for a later call. RESOURCE_EXHAUSTED: there is no room; DATA_LOSS: the core's file has another digest.
+    """
     PlaceFiles: _grpc.UnaryUnaryMultiCallable[_node_pb2.PlaceFilesRequest, _node_pb2.PlaceFilesResponse]
     """Checks that the files of a model are there, and makes the folder of a model that has several. FAILED_PRECONDITION: a
     file is missing or has another size.
@@ -62,6 +72,11 @@ class NodeServiceAsyncStub(NodeServiceStub):
 
     Lease. A node serves one core at a time. The core takes the node's lease and renews it about twice a second. When a
     lease is not renewed for its duration, the node ends its hosts. Every other call names the lease.
+
+    Files. A node need not share a folder of models with its core. FetchFiles asks the node to have the files of a model; a file
+    that it lacks comes from the core in a TLS connection of its own, as raw bytes: the core sends the line "file TRANSFER_ID",
+    the node answers "ok", the core sends the file from the offset that the node named, and the node answers "ok" once it has
+    everything. PlaceFiles then returns the paths on the node.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -77,6 +92,11 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """
     StopHost: _aio.UnaryUnaryMultiCallable[_node_pb2.StopHostRequest, _node_pb2.StopHostResponse]  # type: ignore[assignment]
     """Ends a host, and waits for its end."""
+    FetchFiles: _aio.UnaryStreamMultiCallable[_node_pb2.FetchFilesRequest, _node_pb2.FetchFilesResponse]  # type: ignore[assignment]
+    """Has the files of a model on the node until the host ends, and verifies their digests. A file is taken from the node's
+    cache, from its path if it is there, or from the core. The call ends once all files are there; cancelling it leaves what
+    has arrived for a later call. RESOURCE_EXHAUSTED: there is no room; DATA_LOSS: the core's file has another digest.
+    """
     PlaceFiles: _aio.UnaryUnaryMultiCallable[_node_pb2.PlaceFilesRequest, _node_pb2.PlaceFilesResponse]  # type: ignore[assignment]
     """Checks that the files of a model are there, and makes the folder of a model that has several. FAILED_PRECONDITION: a
     file is missing or has another size.
@@ -88,6 +108,11 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Lease. A node serves one core at a time. The core takes the node's lease and renews it about twice a second. When a
     lease is not renewed for its duration, the node ends its hosts. Every other call names the lease.
+
+    Files. A node need not share a folder of models with its core. FetchFiles asks the node to have the files of a model; a file
+    that it lacks comes from the core in a TLS connection of its own, as raw bytes: the core sends the line "file TRANSFER_ID",
+    the node answers "ok", the core sends the file from the offset that the node named, and the node answers "ok" once it has
+    everything. PlaceFiles then returns the paths on the node.
     """
 
     @_abc_1.abstractmethod
@@ -125,6 +150,17 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.StopHostResponse, _abc.Awaitable[_node_pb2.StopHostResponse]]:
         """Ends a host, and waits for its end."""
+
+    @_abc_1.abstractmethod
+    def FetchFiles(
+        self,
+        request: _node_pb2.FetchFilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.FetchFilesResponse], _abc.AsyncIterator[_node_pb2.FetchFilesResponse]]:
+        """Has the files of a model on the node until the host ends, and verifies their digests. A file is taken from the node's
+        cache, from its path if it is there, or from the core. The call ends once all files are there; cancelling it leaves what
+        has arrived for a later call. RESOURCE_EXHAUSTED: there is no room; DATA_LOSS: the core's file has another digest.
+        """
 
     @_abc_1.abstractmethod
     def PlaceFiles(

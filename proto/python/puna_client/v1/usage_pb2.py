@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13puna/v1/usage.proto\x12\x07puna.v1\x1a\x1egoogle/protobuf/duration.proto\"\xbb\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x02 \x01(\x05\x12\x15\n\routput_tokens\x18\x03 \x01(\x05\x12\x18\n\x10truncated_tokens\x18\x04 \x01(\x05\x12\x14\n\x0c\x64raft_tokens\x18\x05 \x01(\x05\x12\x1d\n\x15\x61\x63\x63\x65pted_draft_tokens\x18\x06 \x01(\x05\x12\x17\n\x0fthinking_tokens\x18\x07 \x01(\x05\"\xdd\x01\n\x07Timings\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04load\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07prefill\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x96\x01\n\x0cTokenLogprob\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0b\n\x03raw\x18\x02 \x01(\x0c\x12\x10\n\x08token_id\x18\x03 \x01(\x05\x12\x0f\n\x07logprob\x18\x04 \x01(\x02\x12\"\n\x03top\x18\x05 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\x12\x16\n\tsent_text\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x0c\n\n_sent_text\"\x8c\x01\n\x0c\x43hoiceFinish\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\x05\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.puna.v1.FinishReason\x12\x15\n\rstop_sequence\x18\x03 \x01(\t\x12\x15\n\routput_tokens\x18\x04 \x01(\x05\x12\x17\n\x0fthinking_tokens\x18\x05 \x01(\x05\"\x88\x01\n\x06\x46inish\x12%\n\x06reason\x18\x01 \x01(\x0e\x32\x15.puna.v1.FinishReason\x12\x1d\n\x05usage\x18\x02 \x01(\x0b\x32\x0e.puna.v1.Usage\x12!\n\x07timings\x18\x03 \x01(\x0b\x32\x10.puna.v1.Timings\x12\x15\n\rstop_sequence\x18\x04 \x01(\t\"\x8a\x02\n\x08Progress\x12*\n\x06queued\x18\x01 \x01(\x0b\x32\x18.puna.v1.Progress.QueuedH\x00\x12,\n\x07loading\x18\x02 \x01(\x0b\x32\x19.puna.v1.Progress.LoadingH\x00\x12,\n\x07prefill\x18\x03 \x01(\x0b\x32\x19.puna.v1.Progress.PrefillH\x00\x1a\x1a\n\x06Queued\x12\x10\n\x08position\x18\x01 \x01(\x05\x1a\x1b\n\x07Loading\x12\x10\n\x08\x66raction\x18\x01 \x01(\x02\x1a\x34\n\x07Prefill\x12\x13\n\x0b\x64one_tokens\x18\x01 \x01(\x05\x12\x14\n\x0ctotal_tokens\x18\x02 \x01(\x05\x42\x07\n\x05phase\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"3\n\x0eRenderedPrompt\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x05*\xd0\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x18\n\x14\x46INISH_REASON_LOADED\x10\x03\x12\x1a\n\x16\x46INISH_REASON_UNLOADED\x10\x04\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x05\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x06\x42;\n\x0b\x64\x65v.puna.v1B\nUsageProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13puna/v1/usage.proto\x12\x07puna.v1\x1a\x1egoogle/protobuf/duration.proto\"\xbb\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x02 \x01(\x05\x12\x15\n\routput_tokens\x18\x03 \x01(\x05\x12\x18\n\x10truncated_tokens\x18\x04 \x01(\x05\x12\x14\n\x0c\x64raft_tokens\x18\x05 \x01(\x05\x12\x1d\n\x15\x61\x63\x63\x65pted_draft_tokens\x18\x06 \x01(\x05\x12\x17\n\x0fthinking_tokens\x18\x07 \x01(\x05\"\xdd\x01\n\x07Timings\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04load\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07prefill\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x96\x01\n\x0cTokenLogprob\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0b\n\x03raw\x18\x02 \x01(\x0c\x12\x10\n\x08token_id\x18\x03 \x01(\x05\x12\x0f\n\x07logprob\x18\x04 \x01(\x02\x12\"\n\x03top\x18\x05 \x03(\x0b\x32\x15.puna.v1.TokenLogprob\x12\x16\n\tsent_text\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x0c\n\n_sent_text\"\x8c\x01\n\x0c\x43hoiceFinish\x12\x0e\n\x06\x63hoice\x18\x01 \x01(\x05\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.puna.v1.FinishReason\x12\x15\n\rstop_sequence\x18\x03 \x01(\t\x12\x15\n\routput_tokens\x18\x04 \x01(\x05\x12\x17\n\x0fthinking_tokens\x18\x05 \x01(\x05\"\x88\x01\n\x06\x46inish\x12%\n\x06reason\x18\x01 \x01(\x0e\x32\x15.puna.v1.FinishReason\x12\x1d\n\x05usage\x18\x02 \x01(\x0b\x32\x0e.puna.v1.Usage\x12!\n\x07timings\x18\x03 \x01(\x0b\x32\x10.puna.v1.Timings\x12\x15\n\rstop_sequence\x18\x04 \x01(\t\"\xb3\x02\n\x08Progress\x12*\n\x06queued\x18\x01 \x01(\x0b\x32\x18.puna.v1.Progress.QueuedH\x00\x12,\n\x07loading\x18\x02 \x01(\x0b\x32\x19.puna.v1.Progress.LoadingH\x00\x12,\n\x07prefill\x18\x03 \x01(\x0b\x32\x19.puna.v1.Progress.PrefillH\x00\x1a\x1a\n\x06Queued\x12\x10\n\x08position\x18\x01 \x01(\x05\x1a\x44\n\x07Loading\x12\x10\n\x08\x66raction\x18\x01 \x01(\x02\x12\x12\n\ndone_bytes\x18\x02 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x1a\x34\n\x07Prefill\x12\x13\n\x0b\x64one_tokens\x18\x01 \x01(\x05\x12\x14\n\x0ctotal_tokens\x18\x02 \x01(\x05\x42\x07\n\x05phase\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"3\n\x0eRenderedPrompt\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x05*\xd0\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x18\n\x14\x46INISH_REASON_LOADED\x10\x03\x12\x1a\n\x16\x46INISH_REASON_UNLOADED\x10\x04\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x05\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x06\x42;\n\x0b\x64\x65v.puna.v1B\nUsageProtoP\x01Z\x1epuna.dev/gen/go/puna/v1;punav1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'puna.v1.usage_pb2', _global
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\013dev.puna.v1B\nUsageProtoP\001Z\036puna.dev/gen/go/puna/v1;punav1'
-  _globals['_FINISHREASON']._serialized_start=1261
-  _globals['_FINISHREASON']._serialized_end=1469
+  _globals['_FINISHREASON']._serialized_start=1302
+  _globals['_FINISHREASON']._serialized_end=1510
   _globals['_USAGE']._serialized_start=65
   _globals['_USAGE']._serialized_end=252
   _globals['_TIMINGS']._serialized_start=255
@@ -46,15 +46,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINISH']._serialized_start=775
   _globals['_FINISH']._serialized_end=911
   _globals['_PROGRESS']._serialized_start=914
-  _globals['_PROGRESS']._serialized_end=1180
+  _globals['_PROGRESS']._serialized_end=1221
   _globals['_PROGRESS_QUEUED']._serialized_start=1062
   _globals['_PROGRESS_QUEUED']._serialized_end=1088
   _globals['_PROGRESS_LOADING']._serialized_start=1090
-  _globals['_PROGRESS_LOADING']._serialized_end=1117
-  _globals['_PROGRESS_PREFILL']._serialized_start=1119
-  _globals['_PROGRESS_PREFILL']._serialized_end=1171
-  _globals['_TOKENIDS']._serialized_start=1182
-  _globals['_TOKENIDS']._serialized_end=1205
-  _globals['_RENDEREDPROMPT']._serialized_start=1207
-  _globals['_RENDEREDPROMPT']._serialized_end=1258
+  _globals['_PROGRESS_LOADING']._serialized_end=1158
+  _globals['_PROGRESS_PREFILL']._serialized_start=1160
+  _globals['_PROGRESS_PREFILL']._serialized_end=1212
+  _globals['_TOKENIDS']._serialized_start=1223
+  _globals['_TOKENIDS']._serialized_end=1246
+  _globals['_RENDEREDPROMPT']._serialized_start=1248
+  _globals['_RENDEREDPROMPT']._serialized_end=1299
 # @@protoc_insertion_point(module_scope)

@@ -319,16 +319,24 @@ class Progress(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         FRACTION_FIELD_NUMBER: _builtins.int
+        DONE_BYTES_FIELD_NUMBER: _builtins.int
+        TOTAL_BYTES_FIELD_NUMBER: _builtins.int
         fraction: _builtins.float
-        """Fraction done, from 0 to 1."""
+        """Fraction done, from 0 to 1. It stays 0 while files are transferred."""
+        done_bytes: _builtins.int
+        """Bytes of the model's files that the node which will run it has fetched or verified."""
+        total_bytes: _builtins.int
+        """Bytes that the node has to fetch or to verify; 0: none, or the model is loaded on the server's own machine."""
         def __init__(
             self,
             *,
             fraction: _builtins.float = ...,
+            done_bytes: _builtins.int = ...,
+            total_bytes: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["fraction", b"fraction"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["done_bytes", b"done_bytes", "fraction", b"fraction", "total_bytes", b"total_bytes"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
