@@ -158,6 +158,8 @@ class Limits:
     """Hosts of one model."""
     max_routing_blocks: int = 65_536
     """Blocks of prompts, of about 64 tokens, that the core remembers for each replica of a model."""
+    max_node_cache_bytes: int = 200 << 30
+    """Bytes of the files of models that a node keeps in its cache."""
 
     max_listing_seconds: float = 2.0
     """Seconds that a request waits for a backend to list the models that it offers."""

@@ -139,6 +139,8 @@ class Settings:
     """Addresses of nodes, host:port."""
     cluster_tls: Path | None = None
     """Folder of the certificate by which cores and nodes know each other; None: the default one."""
+    node_cache: Path | None = None
+    """Folder in which a node keeps files of models; None: the default one."""
     batches: Path | None = None
     """The folder of batches and files of clients; None: the server keeps none."""
     keys: Path = Path()
@@ -258,6 +260,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         launcher=_choice(environ, "PUNA_LAUNCHER"),
         hosts=_list(environ, "PUNA_HOSTS"),
         cluster_tls=_path(environ, "PUNA_CLUSTER_TLS"),
+        node_cache=_path(environ, "PUNA_NODE_CACHE"),
         batches=_path(environ, "PUNA_BATCHES") or platformdirs.user_data_path("puna", appauthor=False) / "batches",
         keys=_path(environ, "PUNA_KEYS") or platformdirs.user_config_path("puna", appauthor=False) / "keys.json",
         api_key=environ.get("PUNA_API_KEY", "").strip(),

@@ -217,6 +217,13 @@ VARIABLES: Final = (
         (CORE, NODE),
     ),
     Variable(
+        "PUNA_NODE_CACHE",
+        "path",
+        "`puna/node` in the user's cache folder",
+        "folder in which a node keeps files of models that it gets from cores; several nodes may share it",
+        (NODE,),
+    ),
+    Variable(
         "PUNA_BATCHES",
         "path",
         "`$XDG_DATA_HOME/puna/batches`",

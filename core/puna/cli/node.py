@@ -40,6 +40,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> NoReturn:
 
 async def _run(settings: Settings, signals: Signals, arguments: argparse.Namespace, host: str, port: int) -> None:
     # Imported here, since the other commands need none of it.
+    from puna.node.file_cache import FileCache, default_cache
     from puna.node.serve import running
     from puna.node.supervision import Supervision, unclaimed
     from puna.plugins import Registry
@@ -49,7 +50,11 @@ async def _run(settings: Settings, signals: Signals, arguments: argparse.Namespa
     supervision = Supervision(sys.stdin.buffer) if arguments.supervised else None
     if supervision is not None:
         certificate = await asyncio.to_thread(supervision.context)
-    async with running(Registry.discover(settings), certificate, host, port, arguments.lease) as node:
+    limit = settings.limits.max_node_cache_bytes if arguments.cache_bytes is None else arguments.cache_bytes
+    cache = FileCache(arguments.cache or settings.node_cache or default_cache(), limit)
+    shared = [settings.models / "blobs"]
+    registry = Registry.discover(settings)
+    async with running(registry, certificate, host, port, arguments.lease, cache, shared) as node:
         signals.expect(lambda: loop.call_soon_threadsafe(stop.set))
         print(f"Puna runs hosts: node on {node.address}", flush=True)
         waiting: set[asyncio.Task[Any]] = {asyncio.create_task(stop.wait())}

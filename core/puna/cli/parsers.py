@@ -245,6 +245,18 @@ def _add_node(commands: "argparse._SubParsersAction[Command]") -> None:
     running.add_flag("--exit-with-core", help="end once the core is gone, or needs the node no more")
     # A launcher starts nodes with it; see puna.node.supervision.
     running.add_flag("--supervised", help=argparse.SUPPRESS)
+    running.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help="where files of models from the core are kept (default: PUNA_NODE_CACHE)",
+    )
+    running.add_argument(
+        "--cache-bytes",
+        type=int,
+        metavar="N",
+        help="bytes of these files (default: PUNA_MAX_NODE_CACHE_BYTES, 200 GiB)",
+    )
     certificates = actions.add_parser("certificates", help="make the certificates of a cluster")
     certificates.add_argument(
         "folder", nargs="?", type=Path, metavar="FOLDER", help="where (default: cluster, beside the configuration)"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from puna.node.file_cache import HeldFile
 from puna.runtime import model_folders
 from puna.runtime.host_process import HostProcess
 
@@ -31,10 +32,20 @@ class NodeHost:
     socket: Path
     folders: list[str] = field(default_factory=list)
     """Folders of its models' files."""
+    files: dict[str, HeldFile] = field(default_factory=dict)
+    """Its models' files by digest. They stay in the cache while it runs."""
+    fetching: "set[asyncio.Task[None]]" = field(default_factory=set)
+    """Tasks that fetch further files."""
 
     async def end(self) -> None:
-        """End the process, and remove the folders."""
+        """End the process, remove the folders, and let the cache remove the files."""
+        for task in self.fetching:
+            task.cancel()
         await self.process.stop()
+        await asyncio.gather(*self.fetching, return_exceptions=True)
+        files, self.files = list(self.files.values()), {}
+        for file in files:
+            file.release()
         for each in self.folders:
             model_folders.remove(each)
 

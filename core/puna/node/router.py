@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 HANDSHAKE_SECONDS: Final = 5.0
 """How long a TLS handshake may take."""
 
-Route = Callable[[str], Path | None]
-"""Returns the Unix socket for a purpose; None if there is none."""
+Route = Callable[[str], Path | asyncio.Protocol | None]
+"""Returns the Unix socket, or the protocol of this process, for a purpose; None if there is none."""
 
 
 class _Incoming(asyncio.Protocol):
@@ -31,7 +31,7 @@ class _Incoming(asyncio.Protocol):
         self._tasks = tasks
         self._line = bytearray()
         self._transport: asyncio.Transport | None = None
-        self._outer: Pipe | None = None
+        self._outer: asyncio.Protocol | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,6 +77,13 @@ class _Incoming(asyncio.Protocol):
     async def _connect(self, purpose: str) -> None:
         assert self._transport is not None
         path = None if purpose == CHECK else self._route(purpose)
+        if isinstance(path, asyncio.Protocol):
+            self._transport.write(OK)
+            self._outer = path
+            path.connection_made(self._transport)
+            if self._transport.is_closing():
+                path.connection_lost(None)
+            return
         inner = Pipe()
         try:
             if path is not None:

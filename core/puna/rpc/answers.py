@@ -34,7 +34,10 @@ def progress(event: Progress) -> usage_pb2.Progress:
     if event.phase == "queued":
         return usage_pb2.Progress(queued=usage_pb2.Progress.Queued(position=event.position))
     if event.phase == "loading":
-        return usage_pb2.Progress(loading=usage_pb2.Progress.Loading(fraction=event.fraction))
+        loading = usage_pb2.Progress.Loading(
+            fraction=event.fraction, done_bytes=event.done_bytes, total_bytes=event.total_bytes
+        )
+        return usage_pb2.Progress(loading=loading)
     return usage_pb2.Progress(
         prefill=usage_pb2.Progress.Prefill(done_tokens=event.done_tokens, total_tokens=event.total_tokens)
     )

@@ -28,7 +28,7 @@ from puna.runtime.host_model import HostModel
 from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, terminated
 from puna.runtime.host_resources import base_of, resources_of
 from puna.runtime.host_rpc import agree_on_version, error_of
-from puna.runtime.launcher import HostRequirements, Launcher
+from puna.runtime.launcher import HostRequirements, Launcher, OnTransfer
 
 
 class HostLoader:
@@ -51,9 +51,11 @@ class HostLoader:
         on_death: Callable[[], None],
         timeouts: HangTimeouts = NO_TIMEOUTS,
         limits: Limits = DEFAULT_LIMITS,
+        on_transfer: OnTransfer = lambda *_: None,
     ) -> HostModel:
         """Load a model. Cancelling ends the host, unless others share it.
 
+        `on_transfer` is called while files are brought to another machine, `report` with the fractions that follow, and
         `on_death` is called if the host dies after the load, or hangs and is killed. Raises OutOfMemoryError if there
         is no room, HostFailedError if the host dies or makes no progress for `stall_seconds`, and LoadFailedError if
         its backend refuses or speaks another version of the contract.
@@ -62,7 +64,7 @@ class HostLoader:
         async with AsyncExitStack() as undo:
             host = await self.connect(backend, spec.name or spec.path, stall_seconds, limits, spec)
             undo.push_async_callback(host.release)
-            spec = await host.endpoint.localize(spec)
+            spec = await _localize(host, spec, on_transfer, stall_seconds)
             facts = await _load(host, convert.spec_to_wire(backend.name, spec, host.model_id), report, stall_seconds)
             model = HostModel(host, facts, on_death, limits, timeouts)
             # From here on `model.aclose` releases the host as well, in the right order.
@@ -106,6 +108,25 @@ class HostLoader:
                 host = await connected(self._launcher, needed, limits)
                 shared = self._shared[backend.name] = SharedHost(backend, host)
             return shared.join(next(self._model_ids))
+
+
+async def _localize(host: HostConnection, spec: ModelSpec, on_transfer: OnTransfer, stall_seconds: float) -> ModelSpec:
+    """Bring the files of a model to the host's machine. Raises NodeError after `stall_seconds` without progress."""
+    loop, most = asyncio.get_running_loop(), 0
+    try:
+        async with asyncio.timeout(stall_seconds if stall_seconds < math.inf else None) as stalled:
+
+            def progress(done_bytes: int, total_bytes: int) -> None:
+                nonlocal most
+                if done_bytes > most and stall_seconds < math.inf and not stalled.expired():
+                    stalled.reschedule(loop.time() + stall_seconds)
+                most = max(most, done_bytes)
+                on_transfer(done_bytes, total_bytes)
+
+            return await host.endpoint.localize(spec, progress)
+    except TimeoutError:
+        text = f"unable to load model: no byte of its files has reached the node for {stall_seconds:g} s"
+        raise NodeError(text) from None
 
 
 async def _load(

@@ -21,7 +21,7 @@ from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.host_connection import HostConnection
 from puna.runtime.host_loading import HostLoader
 from puna.runtime.hosted_model import HostedModel
-from puna.runtime.launcher import Launcher
+from puna.runtime.launcher import Launcher, OnTransfer
 from puna.runtime.requirements import Loading, ModelRequirements, OnProgress
 from puna.runtime.sockets import Sockets
 from puna.settings import Settings
@@ -42,6 +42,7 @@ class LoadInHost(Protocol):
         on_death: Callable[[], None],
         timeouts: HangTimeouts,
         limits: Limits,
+        on_transfer: OnTransfer,
     ) -> HostedModel:
         """Load a model. See `HostLoader.load`."""
 
@@ -182,7 +183,7 @@ class ModelLauncher:
             label = f"an estimate of {requirements.name}"
             host = await self._hosts.connect(backend, label, limits=self._settings.limits)
             stack.push_async_callback(host.release)
-            spec = await host.endpoint.localize(spec)
+            spec = await host.endpoint.localize(spec, lambda *_: None)
             yield host, convert.spec_to_wire(backend.name, spec, host.model_id)
 
     def takes_memory(self, requirements: ModelRequirements) -> bool:
@@ -256,6 +257,7 @@ class ModelLauncher:
             on_death=on_death,
             timeouts=HangTimeouts(limits.max_host_silence_seconds, limits.max_step_seconds),
             limits=limits,
+            on_transfer=lambda done, total: on_progress(Loading(0.0, done, total)),
         )
         return Launched(
             model,

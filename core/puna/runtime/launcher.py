@@ -11,7 +11,7 @@ A launcher that is closed starts no further host. The hosts that it has started 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import grpc
 
@@ -118,7 +118,11 @@ class HostRequirements:
     resources: HostResources = HostResources()
 
 
-async def keep(spec: ModelSpec) -> ModelSpec:
+OnTransfer: TypeAlias = Callable[[int, int], None]
+"""Called with the bytes of a model's files that the host's machine has got or verified, and with their total."""
+
+
+async def keep(spec: ModelSpec, on_transfer: OnTransfer) -> ModelSpec:  # noqa: ARG001 - see Endpoint.localize
     """Return a specification as it is, for a host that sees the files of this machine."""
     return spec
 
@@ -137,9 +141,9 @@ class Endpoint:
     """The credentials of a gRPC channel; None: the socket protects itself."""
     options: tuple[tuple[str, str | int], ...] = ()
     """Options of a gRPC channel."""
-    localize: Callable[[ModelSpec], Awaitable[ModelSpec]] = keep
-    """Returns a specification with the paths and the free memory of the host's machine. Raises LoadFailedError if a
-    file is missing there."""
+    localize: Callable[[ModelSpec, OnTransfer], Awaitable[ModelSpec]] = keep
+    """Brings the files of a model to the host's machine; returns a specification with its paths and its free memory.
+    Raises LoadFailedError if that machine cannot have a file."""
 
 
 class NodeState(Enum):

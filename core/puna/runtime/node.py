@@ -13,9 +13,9 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -33,8 +33,10 @@ from puna.host.channel import OPTIONS
 from puna.host.stream import Frames
 from puna.request_log import without_request
 from puna.runtime.errors import HostFailedError, NodeError
+from puna.runtime.file_sender import FileSender
 from puna.runtime.heartbeat import answered
-from puna.runtime.launcher import Endpoint, HostRequirements, NodeState, NodeStatus
+from puna.runtime.launcher import Endpoint, HostRequirements, NodeState, NodeStatus, OnTransfer
+from puna.runtime.node_files import files_of, localized
 from puna.runtime.remote_host import RemoteHost
 from puna.runtime.tunnel import CONTROL, Tunnels, grpc_of, run_of
 
@@ -67,6 +69,7 @@ class _Link:
     stub: "node_pb2_grpc.NodeServiceAsyncStub"
     hosts: set[RemoteHost]
     close_socket: Callable[[], None]
+    files: FileSender
     renewing: "asyncio.Task[None] | None" = None
     expires_ns: int = 0
     """When the lease ends unless it is renewed, in nanoseconds since 1970."""
@@ -246,18 +249,54 @@ class Node:
             run_of(host_id), lambda: Frames(take, gone, max_message_bytes, on_too_long)
         )
 
-    async def _localize(self, link: _Link, host_id: str, spec: ModelSpec) -> ModelSpec:
-        """Return a specification with the node's folder and memory. Raises NodeError if a file is missing there."""
-        files = await asyncio.to_thread(_files_of, spec)
+    async def _localize(self, link: _Link, host_id: str, spec: ModelSpec, on_transfer: OnTransfer) -> ModelSpec:
+        """Have the node get the files of a model; return a specification with the node's paths and memory.
+
+        Raises NodeError if the node cannot have them, and LoadFailedError if a file is damaged here.
+        """
+        files = await asyncio.to_thread(files_of, spec)
+        await self._fetch(link, host_id, files, on_transfer)
         request = wire.PlaceFilesRequest(lease_id=link.lease_id, host_id=host_id, files=files)
         with self._errors(link):
             placed = await link.stub.PlaceFiles(request)
-        spec = replace(spec, memory_bytes=placed.free_memory_bytes)
-        if not spec.files:
-            return spec
-        names = {name: f"{placed.folder}/{name}" for name in spec.files}
-        path = next(iter(names.values())) if len(names) == 1 else placed.folder
-        return replace(spec, files=names, folder=placed.folder, path=path)
+        return localized(spec, files, placed)
+
+    async def _fetch(self, link: _Link, host_id: str, files: Sequence[wire.ModelFile], on_transfer: OnTransfer) -> None:
+        """Have the node get files, and send those that it wants."""
+        paths = {each.digest: each.path for each in files}
+        request = wire.FetchFilesRequest(lease_id=link.lease_id, host_id=host_id, files=files)
+        call = link.stub.FetchFiles(request)
+        failures: list[LoadFailedError] = []
+        sending: set[asyncio.Task[None]] = set()
+
+        async def send(wanted: wire.FileWanted) -> None:
+            try:
+                # A node gets no file that it was not told of.
+                if wanted.digest not in paths:
+                    raise NodeError(f"{self.address} wants a file that is none of the model's")
+                await link.files.send(wanted.transfer_id, paths[wanted.digest], max(wanted.offset, 0))
+            except LoadFailedError as error:
+                failures.append(error)
+                call.cancel()
+
+        try:
+            with self._errors(link):
+                async for event in call:
+                    if event.HasField("wanted"):
+                        task = asyncio.create_task(send(event.wanted), context=without_request())
+                        sending.add(task)
+                        task.add_done_callback(sending.discard)
+                    elif event.HasField("progress"):
+                        on_transfer(event.progress.done_bytes, event.progress.total_bytes)
+        except NodeError:
+            if failures and not link.lost:
+                raise failures[0] from None
+            raise
+        finally:
+            call.cancel()
+            for task in tuple(sending):
+                task.cancel()
+            await asyncio.gather(*sending, return_exceptions=True)
 
     async def _take(self) -> _Link:
         """Take the lease. Raises NodeError."""
@@ -269,7 +308,8 @@ class Node:
         largest = ("grpc.max_receive_message_length", LARGEST_MESSAGE)
         channel = grpc.aio.insecure_channel(f"unix:{socket}", options=(largest, *OPTIONS))
         stub: node_pb2_grpc.NodeServiceAsyncStub = node_pb2_grpc.NodeServiceStub(channel)
-        link = _Link(uuid4().hex, tunnels, channel, stub, set(), close_socket)
+        sender = FileSender(self.address, self._context)
+        link = _Link(uuid4().hex, tunnels, channel, stub, set(), close_socket, sender)
         try:
             if not await self._renew(link):
                 raise NodeError(f"{self.address} does not answer")
@@ -331,6 +371,7 @@ class Node:
         for host in list(link.hosts):
             host.lose(reason)
         link.tunnels.abort()
+        link.files.abort()
         link.close_socket()
         await link.channel.close()
 
@@ -343,6 +384,8 @@ class Node:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.ABORTED:
                 raise HostFailedError(f"{error.details()} (on {self.address})") from None
+            if error.code() is grpc.StatusCode.DATA_LOSS:
+                raise LoadFailedError(f"unable to load model: {error.details()}") from None
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise NodeError(link.lost or gone) from error
             raise NodeError(f"{self.address}: {error.details()}") from error
@@ -368,18 +411,3 @@ def _may_recover(error: NodeError) -> bool:
 def _name() -> str:
     """Return the name of this core for people."""
     return f"{socket.gethostname()} (process {os.getpid()})"
-
-
-def _files_of(spec: ModelSpec) -> list[wire.ModelFile]:
-    """Return the files of a specification with their sizes. Blocks. Raises NodeError."""
-    found = []
-    try:
-        for name, link in spec.files.items():
-            # A link in the folder of this load, which the node does not see, to the file itself.
-            path = str(Path(link).readlink()) if Path(link).is_symlink() else link
-            found.append(wire.ModelFile(path=path, bytes=Path(path).stat().st_size, name=name))
-        others = (*spec.adapter_paths, *spec.projector_paths, spec.draft_path or "", "" if spec.files else spec.path)
-        found += [wire.ModelFile(path=each, bytes=Path(each).stat().st_size) for each in others if each]
-    except OSError as error:
-        raise NodeError(f"a file of the model cannot be read: {error.strerror}: {error.filename}") from error
-    return found

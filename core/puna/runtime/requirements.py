@@ -73,7 +73,11 @@ class Loading:
     """The request's model is being loaded."""
 
     fraction: float
-    """From 0 to 1."""
+    """From 0 to 1. It stays 0 while files are transferred."""
+    done_bytes: int = 0
+    """Bytes of the model's files that the node has fetched or verified."""
+    total_bytes: int = 0
+    """Bytes that the node has to fetch or to verify; 0: none."""
 
 
 OnProgress: TypeAlias = Callable[[Queued | Loading], None]

@@ -90,8 +90,14 @@ class LoadJob(Generic[M]):
         return result
 
     def report(self, progress: Queued | Loading) -> None:
-        """Report progress to the waiting requests. This also shows the scheduler that the job does not stall."""
-        now = self.last_progress = asyncio.get_running_loop().time()
+        """Report progress to the waiting requests. This also shows the scheduler that the job does not stall.
+
+        A transfer of files does not count as progress: it may last for minutes and needs nothing that other loads need.
+        """
+        now = asyncio.get_running_loop().time()
+        # Other models are loaded beside a transfer, which takes no memory.
+        if not (isinstance(progress, Loading) and progress.total_bytes):
+            self.last_progress = now
         self.request.on_progress(progress)
         # With thousands of waiters, telling each of them every fraction would cost more than the load itself.
         if now - self._last_report >= PROGRESS_SECONDS or progress == LOADED:

@@ -32,6 +32,8 @@ CHECK: Final = "check"
 """The purpose of a connection that only shows whether the node is there."""
 CONTROL: Final = "node"
 """The purpose of connections to NodeService."""
+FILE: Final = "file"
+"""The first word of the purpose of a connection that brings a file; the second is the transfer's id."""
 
 
 def grpc_of(host_id: str) -> str:

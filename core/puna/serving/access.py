@@ -165,7 +165,14 @@ class Access:
             if isinstance(progress, Queued):
                 on_progress(Progress(phase="queued", position=progress.position))
             else:
-                on_progress(Progress(phase="loading", fraction=progress.fraction))
+                on_progress(
+                    Progress(
+                        phase="loading",
+                        fraction=progress.fraction,
+                        done_bytes=progress.done_bytes,
+                        total_bytes=progress.total_bytes,
+                    )
+                )
 
         if request.priority == BACKGROUND_PRIORITY and kind is not LeaseKind.LOAD_ONLY:
             kind = LeaseKind.BACKGROUND

@@ -18,6 +18,10 @@ class Progress:
     """With "queued": number of requests in front."""
     fraction: float = 0.0
     """With "loading": from 0 to 1."""
+    done_bytes: int = 0
+    """With "loading": bytes of the model's files that a node has fetched or verified."""
+    total_bytes: int = 0
+    """With "loading": bytes that a node has to fetch or to verify."""
     done_tokens: int = 0
     total_tokens: int = 0
 

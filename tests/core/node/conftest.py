@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from puna.node.file_cache import FileCache
 from puna.node.serve import running
 from puna.process import cluster_certificates as certificates
 from puna.process.cluster_tls import core_context
@@ -33,11 +34,12 @@ async def stack():
 
 
 @pytest.fixture
-def run_node(registry, cluster, stack):
+def run_node(registry, cluster, stack, tmp_path):
     """Runs a node in this process until the test ends."""
 
-    async def run_node(folder=cluster / "node", lease_seconds=60.0):
-        return await stack.enter_async_context(running(registry, folder, "127.0.0.1", 0, lease_seconds))
+    async def run_node(folder=cluster / "node", lease_seconds=60.0, cache=None, shared=()):
+        cache = cache or FileCache(tmp_path / "cache", 1 << 30)
+        return await stack.enter_async_context(running(registry, folder, "127.0.0.1", 0, lease_seconds, cache, shared))
 
     return run_node
 
