@@ -130,8 +130,10 @@ class Server:
 
 
 @contextmanager
-def serving(store, program=PUNA, *, tracebacks=False, **environment):
+def serving(store, program=PUNA, *, tracebacks=False, cwd=None, **environment):
     """Run a server until the block ends. `program`: the `puna` to start, if it is not this environment's.
+
+    `cwd`: the folder in which it runs.
 
     `tracebacks`: whether the log may have some, because a plugin raises.
     It must leave nothing behind, its event loop must never stand still, and its log must have no traceback.
@@ -148,6 +150,7 @@ def serving(store, program=PUNA, *, tracebacks=False, **environment):
             "PUNA_MAX_LOOP_SECONDS": LOOP_SECONDS,
         }
         | environment,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,

@@ -49,7 +49,9 @@ def node_of(cluster, *options, **environment):
         with errors.open("wb") as file:
             process = subprocess.Popen(
                 [PUNA, "node", "run", "--listen", "127.0.0.1:0", *options],
-                env=os.environ | {"PUNA_CLUSTER_TLS": str(cluster / "node")} | environment,
+                env=os.environ
+                | {"PUNA_CLUSTER_TLS": str(cluster / "node"), "PUNA_NODE_CACHE": f"{folder}/cache"}
+                | environment,
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,

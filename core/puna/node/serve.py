@@ -45,7 +45,9 @@ async def running(
 ) -> AsyncGenerator[RunningNode]:
     """Run a node until the context ends, and then its hosts.
 
-    `certificate` is the folder that has the node's, or a context with it. `cache` keeps files of models; `shared` are folders of blobs that cores may share with this machine.
+    `certificate` is the folder that has the node's, or a context with it. `cache` keeps files of models; `shared` are
+    folders of blobs that cores may share with this machine.
+
     Raises OSError if a certificate is not valid or the address is not available.
     """
     if isinstance(certificate, ssl.SSLContext):
