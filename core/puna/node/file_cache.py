@@ -177,7 +177,9 @@ class FileCache:
                 if os.fstat(descriptor).st_size > size:
                     os.ftruncate(descriptor, 0)
                 self._make_room(path, size, os.fstat(descriptor).st_size)
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, CacheFullError):
+                    path.unlink(missing_ok=True)
                 os.close(descriptor)
                 raise
             return PartialFile(path, descriptor)
@@ -209,11 +211,12 @@ class FileCache:
 
     def _make_room(self, path: Path, size: int, present: int) -> None:
         """Remove files until another one fits within the limit and on the disk."""
+        if size > self._limit:
+            raise CacheFullError(self._why_full(size, []))
         others = sorted((each for each in self._entries() if each.path != path), key=lambda each: each.used_at)
         while self._lacks_room(others, size, present):
             removed = next((each for each in others if _remove_unused(each.path)), None)
             if removed is None:
-                path.unlink(missing_ok=True)
                 raise CacheFullError(self._why_full(size, others))
             self.verified.remove(removed.path.name)
             others.remove(removed)

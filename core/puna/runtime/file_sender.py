@@ -6,9 +6,11 @@ and sends it, all of which Python does without its lock. `puna.runtime.tunnel` h
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import ssl
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -31,15 +33,16 @@ class FileSender:
         self._sockets: set[socket.socket] = set()
         self._aborted = False
 
-    async def send(self, transfer_id: str, path: str, offset: int) -> None:
-        """Send a file from an offset to its end, and wait until the node has it. Cancelling breaks the connection.
+    async def send(self, transfer_id: str, path: str, offset: int, size: int) -> None:
+        """Send a file of a known size from an offset to its end, and wait until the node has it.
 
+        Cancelling breaks the connection.
         A connection that breaks is no error here: the node asks again. Raises NodeError if there is no connection, and
-        LoadFailedError if the file cannot be read.
+        LoadFailedError if the file cannot be read or has shrunk.
         """
         opened: list[socket.socket] = []
         threads = ThreadPoolExecutor(1, "file")
-        work = asyncio.get_running_loop().run_in_executor(threads, self._send, transfer_id, path, offset, opened)
+        work = asyncio.get_running_loop().run_in_executor(threads, self._send, transfer_id, path, offset, size, opened)
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -57,43 +60,62 @@ class FileSender:
         for each in tuple(self._sockets):
             _break(each)
 
-    def _send(self, transfer_id: str, path: str, offset: int, opened: list[socket.socket]) -> None:
-        host, _, port = self.address.rpartition(":")
+    def _send(self, transfer_id: str, path: str, offset: int, size: int, opened: list[socket.socket]) -> None:
         with contextlib.ExitStack() as stack:
+            file = stack.enter_context(_reading(path))
             try:
-                file = stack.enter_context(open(path, "rb", buffering=0))  # noqa: PTH123 - a path from the wire
-                os.lseek(file.fileno(), offset, os.SEEK_SET)
-            except OSError as error:
-                raise LoadFailedError(f"unable to load model: {path} cannot be read: {error.strerror}") from error
-            try:
-                place = (host.removeprefix("[").removesuffix("]"), int(port))
-                plain = stack.enter_context(socket.create_connection(place, OPEN_SECONDS))
-                # A second descriptor, because shutting an SSLSocket down makes it a socket that sends plain text.
-                breaker = stack.enter_context(plain.dup())
-                opened.append(breaker)
-                self._sockets.add(breaker)
-                stack.callback(self._sockets.discard, breaker)
-                tls = stack.enter_context(self._context.wrap_socket(plain, server_hostname=NODE_NAME))
-                tls.sendall(f"{FILE} {transfer_id}\n".encode())
-                answer = _line(tls)
+                tls = self._connect(transfer_id, stack, opened)
             except OSError as error:
                 raise NodeError(f"{self.address} cannot be sent a file: {error}") from error
-            if answer != OK or self._aborted:
-                raise NodeError(f"{self.address} does not take the file {path}")
-            tls.settimeout(None)
             buffer = memoryview(bytearray(CHUNK))
-            while True:
+            while offset < size:
+                with _reading_errors(path):
+                    count = os.preadv(file, [buffer[: size - offset]], offset)
+                if not count:
+                    raise LoadFailedError(f"unable to load model: {path} has shrunk while it was read")
+                offset += count
                 try:
-                    count = file.readinto(buffer)
-                except OSError as error:
-                    raise LoadFailedError(f"unable to load model: {path} cannot be read: {error.strerror}") from error
-                try:
-                    if not count:
-                        _line(tls)  # closing before the node has everything could lose the rest
-                        return
                     tls.sendall(buffer[:count])
                 except OSError:
                     return
+            with contextlib.suppress(OSError):
+                _line(tls)  # closing before the node has everything could lose the rest
+
+    def _connect(self, transfer_id: str, stack: contextlib.ExitStack, opened: list[socket.socket]) -> ssl.SSLSocket:
+        """Connect to the node, which waits for the bytes of the transfer then. Raises OSError."""
+        host, _, port = self.address.rpartition(":")
+        place = (host.removeprefix("[").removesuffix("]"), int(port))
+        plain = stack.enter_context(socket.create_connection(place, OPEN_SECONDS))
+        # A second descriptor, because shutting an SSLSocket down makes it a socket that sends plain text.
+        breaker = stack.enter_context(plain.dup())
+        opened.append(breaker)
+        self._sockets.add(breaker)
+        stack.callback(self._sockets.discard, breaker)
+        tls = stack.enter_context(self._context.wrap_socket(plain, server_hostname=NODE_NAME))
+        tls.sendall(f"{FILE} {transfer_id}\n".encode())
+        if _line(tls) != OK or self._aborted:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "the node does not want it any more")
+        tls.settimeout(None)
+        return tls
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[int]:
+    """Open a file, and yield its descriptor. Raises LoadFailedError."""
+    with _reading_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _reading_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LoadFailedError(f"unable to load model: {path} cannot be read: {error.strerror}") from error
 
 
 def _line(tls: ssl.SSLSocket) -> bytes:

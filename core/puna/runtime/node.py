@@ -263,7 +263,7 @@ class Node:
 
     async def _fetch(self, link: _Link, host_id: str, files: Sequence[wire.ModelFile], on_transfer: OnTransfer) -> None:
         """Have the node get files, and send those that it wants."""
-        paths = {each.digest: each.path for each in files}
+        known = {each.digest: each for each in files}
         request = wire.FetchFilesRequest(lease_id=link.lease_id, host_id=host_id, files=files)
         call = link.stub.FetchFiles(request)
         failures: list[LoadFailedError] = []
@@ -272,9 +272,9 @@ class Node:
         async def send(wanted: wire.FileWanted) -> None:
             try:
                 # A node gets no file that it was not told of.
-                if wanted.digest not in paths:
+                if (file := known.get(wanted.digest)) is None:
                     raise NodeError(f"{self.address} wants a file that is none of the model's")
-                await link.files.send(wanted.transfer_id, paths[wanted.digest], max(wanted.offset, 0))
+                await link.files.send(wanted.transfer_id, file.path, max(wanted.offset, 0), file.bytes)
             except LoadFailedError as error:
                 failures.append(error)
                 call.cancel()

@@ -70,7 +70,14 @@ def load_on(registry, want, file, stack):
     """Loads the scripted model on nodes."""
 
     async def load_on(
-        *nodes, on_death=lambda: None, backend=None, spec=None, stall_seconds=30.0, timeouts=TIMEOUTS, **options
+        *nodes,
+        on_death=lambda: None,
+        backend=None,
+        spec=None,
+        stall_seconds=30.0,
+        timeouts=TIMEOUTS,
+        on_transfer=lambda *_: None,
+        **options,
     ):
         launcher = StaticLauncher(nodes)
         stack.push_async_callback(launcher.aclose)
@@ -81,6 +88,7 @@ def load_on(registry, want, file, stack):
             stall_seconds=stall_seconds,
             on_death=on_death,
             timeouts=timeouts,
+            on_transfer=on_transfer,
         )
         stack.push_async_callback(model.aclose)
         return model
