@@ -10,17 +10,24 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeAlias
 
+import grpc.aio
+
+from puna.backend.v1 import node_pb2 as wire
 from puna.errors import LoadFailedError
 from puna.process.cluster_tls import NODE_NAME
+from puna.request_log import without_request
 from puna.runtime.errors import NodeError
+from puna.runtime.launcher import OnTransfer
 from puna.runtime.tunnel import FILE, LONGEST_LINE, OK, OPEN_SECONDS
 
 CHUNK: Final = 1 << 20
 """Bytes that are read and sent at once."""
+
+FetchCall: TypeAlias = "grpc.aio.UnaryStreamCall[wire.FetchFilesRequest, wire.FetchFilesResponse]"
 
 
 class FileSender:
@@ -32,6 +39,41 @@ class FileSender:
         self._context = context
         self._sockets: set[socket.socket] = set()
         self._aborted = False
+
+    async def serve(self, call: FetchCall, files: Sequence[wire.ModelFile], on_transfer: OnTransfer) -> None:
+        """Send the files that a node wants until it has all. Raises what `send` raises and the errors of the call."""
+        known = {each.digest: each for each in files}
+        failures: list[LoadFailedError] = []
+        sending: set[asyncio.Task[None]] = set()
+
+        async def send(wanted: wire.FileWanted) -> None:
+            try:
+                # A node gets no file that it was not told of.
+                if (file := known.get(wanted.digest)) is None:
+                    raise NodeError(f"{self.address} wants a file that is none of the model's")
+                await self.send(wanted.transfer_id, file.path, max(wanted.offset, 0), file.bytes)
+            except LoadFailedError as error:
+                failures.append(error)
+                call.cancel()
+
+        try:
+            async for event in call:
+                if event.HasField("wanted"):
+                    task = asyncio.create_task(send(event.wanted), context=without_request())
+                    sending.add(task)
+                    task.add_done_callback(sending.discard)
+                elif event.HasField("progress"):
+                    on_transfer(event.progress.done_bytes, event.progress.total_bytes)
+        except asyncio.CancelledError:
+            # The call was cancelled above, and not the caller.
+            if not failures or ((caller := asyncio.current_task()) and caller.cancelling()):
+                raise
+            raise failures[0] from None
+        finally:
+            call.cancel()
+            for each in tuple(sending):
+                each.cancel()
+            await asyncio.gather(*sending, return_exceptions=True)
 
     async def send(self, transfer_id: str, path: str, offset: int, size: int) -> None:
         """Send a file of a known size from an offset to its end, and wait until the node has it.

@@ -20,7 +20,7 @@ from puna.errors import BackendFailedError, LoadFailedError, OutOfMemoryError
 from puna.host import convert
 from puna.limits import DEFAULT_LIMITS, Limits
 from puna.plugins import Plugin
-from puna.runtime.errors import HostFailedError, NodeLostError
+from puna.runtime.errors import HostFailedError, NodeError, NodeLostError
 from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts
 from puna.runtime.host_answers import check_facts
 from puna.runtime.host_connection import EXIT_SECONDS, HostConnection, SharedHost, connected

@@ -32,7 +32,7 @@ from puna.errors import LoadFailedError
 from puna.host.channel import OPTIONS
 from puna.host.stream import Frames
 from puna.request_log import without_request
-from puna.runtime.errors import HostFailedError, NodeError
+from puna.runtime.errors import HostFailedError, NodeError, NodeLostError
 from puna.runtime.file_sender import FileSender
 from puna.runtime.heartbeat import answered
 from puna.runtime.launcher import Endpoint, HostRequirements, NodeState, NodeStatus, OnTransfer
@@ -263,40 +263,14 @@ class Node:
 
     async def _fetch(self, link: _Link, host_id: str, files: Sequence[wire.ModelFile], on_transfer: OnTransfer) -> None:
         """Have the node get files, and send those that it wants."""
-        known = {each.digest: each for each in files}
         request = wire.FetchFilesRequest(lease_id=link.lease_id, host_id=host_id, files=files)
-        call = link.stub.FetchFiles(request)
-        failures: list[LoadFailedError] = []
-        sending: set[asyncio.Task[None]] = set()
-
-        async def send(wanted: wire.FileWanted) -> None:
-            try:
-                # A node gets no file that it was not told of.
-                if (file := known.get(wanted.digest)) is None:
-                    raise NodeError(f"{self.address} wants a file that is none of the model's")
-                await link.files.send(wanted.transfer_id, file.path, max(wanted.offset, 0), file.bytes)
-            except LoadFailedError as error:
-                failures.append(error)
-                call.cancel()
-
         try:
             with self._errors(link):
-                async for event in call:
-                    if event.HasField("wanted"):
-                        task = asyncio.create_task(send(event.wanted), context=without_request())
-                        sending.add(task)
-                        task.add_done_callback(sending.discard)
-                    elif event.HasField("progress"):
-                        on_transfer(event.progress.done_bytes, event.progress.total_bytes)
-        except NodeError:
-            if failures and not link.lost:
-                raise failures[0] from None
+                await link.files.serve(link.stub.FetchFiles(request), files, on_transfer)
+        except NodeError as error:
+            if link.lost:
+                raise NodeLostError(f"unable to load model: {error}") from None
             raise
-        finally:
-            call.cancel()
-            for task in tuple(sending):
-                task.cancel()
-            await asyncio.gather(*sending, return_exceptions=True)
 
     async def _take(self) -> _Link:
         """Take the lease. Raises NodeError."""
