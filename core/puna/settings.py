@@ -1,7 +1,6 @@
 """The server's settings, and their reader: the environment first, then the configuration file, then the defaults.
 
-Ollama's variables have Ollama's meaning. Puna's own begin with PUNA_. The file may set nearly all of them.
-`puna.variables` describes every variable.
+Ollama's variables have Ollama's meaning. Puna's own begin with PUNA_. `puna.variables` describes every variable.
 """
 
 import logging
@@ -199,8 +198,6 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
     found = _file(config)
     environ = Overlay(environ, found.variables)
     host, port = _address(_text(environ, "OLLAMA_HOST"))
-    go_template = _text(environ, "OLLAMA_GO_TEMPLATE")
-    flash, kernels = _text(environ, "OLLAMA_FLASH_ATTENTION"), _text(environ, "PUNA_KERNELS")
     limits = read_limits(environ, found.limits)
     check_bounds(found.models, limits)
     return Settings(
@@ -231,15 +228,15 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         max_loaded_models=_count(environ, "OLLAMA_MAX_LOADED_MODELS", 0),
         max_queue=_count(environ, "OLLAMA_MAX_QUEUE", 512),
         no_prune=_truth(_text(environ, "OLLAMA_NOPRUNE")),
-        flash_attention=("on" if _truth(flash) else "off") if flash else "",
+        flash_attention={None: "", False: "off", True: "on"}[_truth_if_set(environ, "OLLAMA_FLASH_ATTENTION")],
         kv_cache_type=_text(environ, "OLLAMA_KV_CACHE_TYPE").lower(),
-        go_template=_truth(go_template) if go_template else None,
+        go_template=_truth_if_set(environ, "OLLAMA_GO_TEMPLATE"),
         remotes=_list(environ, "OLLAMA_REMOTES") or DEFAULT_REMOTES,
         history=not environ.get("OLLAMA_NOHISTORY"),
         log_format=_choice(environ, "PUNA_LOG_FORMAT"),
         debug=_level(_text(environ, "OLLAMA_DEBUG")),
         default_backend=_text(environ, "PUNA_BACKEND"),
-        kernels=_truth(kernels) if kernels else None,
+        kernels=_truth_if_set(environ, "PUNA_KERNELS"),
         backend_options=found.backends,
         model_settings=found.models,
         secrets=read_secrets(found.secrets),
@@ -345,6 +342,10 @@ def _replicas(text: str, limits: Limits) -> ReplicaCount:
     except ValueError as error:
         raise ValueError(f"PUNA_REPLICAS is {text!r}: {error}") from None
     return count
+
+
+def _truth_if_set(environ: Mapping[str, str], name: str) -> bool | None:
+    return _truth(text) if (text := _text(environ, name)) else None
 
 
 def _truth(text: str) -> bool:
