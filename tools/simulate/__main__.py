@@ -10,13 +10,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from tools.simulate.cluster import Cluster
-from tools.simulate.hosts import HostReplica, Player, calibrate, replicas
+from tools.simulate.hosts import HostReplica, Player, calibrate, replicas, routed
 from tools.simulate.prompts import Prompt
 from tools.simulate.replicas import HostCosts
 from tools.simulate.report import Row, row, table
 from tools.simulate.workloads import WORKLOADS, arrivals, fitting
 
-from puna.runtime.routing import Costs, policies
+from puna.runtime.routing import Costs, RandomRouting, policies
 from puna.runtime.scaling import ScalingLimits
 
 PRESET = HostCosts(step=0.003, sequence=0.0025, prefill=0.0015)
@@ -99,6 +99,31 @@ async def play(
     return rows
 
 
+async def serve(told: argparse.Namespace, costs: HostCosts) -> None:
+    """Play a workload on one server whose model has replicas, once for each policy and seed, and print the figures."""
+    context_length = costs.cache_tokens // costs.slots
+    for load in told.load:
+        rows: dict[str, list[Row]] = {}
+        for seed in range(told.seeds):
+            per_second = load * capacity(told.workload, costs) * told.replicas
+            sessions = fitting(arrivals(told.workload, seed, told.requests, per_second), context_length * 9 // 10)
+            for name in told.policies.split(","):
+                with tempfile.TemporaryDirectory(prefix="simulate-") as scratch:
+                    starting = routed(
+                        told.puna,
+                        told.model,
+                        Path(scratch),
+                        routing=name,
+                        count=told.replicas,
+                        slots=costs.slots,
+                        context_length=context_length,
+                    )
+                    async with starting as found:
+                        outcome = await Player(found, RandomRouting(seed)).run(sessions)
+                rows.setdefault(name, []).append(row(outcome, told.first_limit))
+        print(f"\nLoad {load}\n\n{table(rows)}", flush=True)
+
+
 def arguments() -> argparse.Namespace:
     """Read argv."""
     parser = argparse.ArgumentParser(prog="python -m tools.simulate", description=__doc__)
@@ -106,7 +131,8 @@ def arguments() -> argparse.Namespace:
     compared = commands.add_parser("compare", help="compare policies in virtual time")
     calibrated = commands.add_parser("calibrate", help="measure the costs of a real host's steps, and print them")
     played = commands.add_parser("play", help="play a workload on real hosts beside the simulation")
-    for each in (compared, played):
+    served = commands.add_parser("serve", help="play a workload on one server whose model has replicas")
+    for each in (compared, played, served):
         each.add_argument("--workload", choices=[*WORKLOADS, "all"], default="chats")
         each.add_argument("--replicas", type=int, default=3, help="replicas at the start, and the fewest")
         each.add_argument("--requests", type=int, default=3000)
@@ -121,11 +147,12 @@ def arguments() -> argparse.Namespace:
             "--first-limit", type=float, default=5.0, help="seconds within which a first token is in time"
         )
     compared.add_argument("--most", type=int, help="the most replicas; without it the number stays the same")
-    played.add_argument("--policies", default="least-loaded,prefix")
-    for each in (calibrated, played):
+    for each in (played, served):
+        each.add_argument("--policies", default="least-loaded,prefix")
+    for each in (calibrated, played, served):
         each.add_argument("--puna", default="puna serve", metavar="COMMAND")
         each.add_argument("--model", type=Path, required=True, help="a GGUF file")
-    for each in (compared, calibrated, played):
+    for each in (compared, calibrated, played, served):
         each.add_argument("--costs", type=Path, help="file that `calibrate` wrote")
         for cost in fields(HostCosts):
             each.add_argument(f"--{cost.name.replace('_', '-')}", type=type(getattr(PRESET, cost.name)), dest=cost.name)
@@ -142,7 +169,7 @@ def main() -> None:
     if told.command == "compare":
         simulate(told, costs)
     else:
-        asyncio.run(with_hosts(told, costs))
+        asyncio.run(serve(told, costs) if told.command == "serve" else with_hosts(told, costs))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from tools.simulate.replicas import HostCosts, Job
 from tools.simulate.workloads import Session
 
 from puna.runtime.routing import MOST_HOLDERS, Policy, RoutedRequest
-from puna_client.v1 import generate_pb2, generate_pb2_grpc, options_pb2
+from puna_client.v1 import generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc, options_pb2
 
 MODEL: Final = "simulated"
 PROMPT_LENGTHS: Final = (128, 512, 1024, 1536)
@@ -38,6 +38,7 @@ class HostReplica:
     stub: "generate_pb2_grpc.GenerateServiceAsyncStub"
     cache: PrefixCache
     context_length: int
+    models: "models_pb2_grpc.ModelsServiceAsyncStub"
     tokens_per_word: float = 1.0
     requests: int = 0
     prefill_tokens: int = 0
@@ -49,11 +50,13 @@ class HostReplica:
         context: Sequence[int] = (),
         *,
         salt: str = "",
+        session: str = "",
         on_first: Callable[[], None] = lambda: None,
     ) -> "Answer":
         """Send a prompt, and wait for the whole answer.
 
         context: the tokens that the prompt continues. salt: a request with another one shares no cache with this one.
+        session: the requests of a conversation share it.
         """
         options = options_pb2.RequestOptions(cache_salt=salt, omit_progress=True)
         options.sampling.max_output_tokens = output_tokens
@@ -64,7 +67,8 @@ class HostReplica:
         if context:
             request.context.ids.extend(context)
         answer = Answer(time.perf_counter())
-        async for message in self.stub.StreamGenerate(request):
+        metadata = (("x-session-id", session),) if session else ()
+        async for message in self.stub.StreamGenerate(request, metadata=metadata):
             if not answer.arrivals:
                 on_first()
             answer.arrivals += [time.perf_counter()] * len(message.deltas)
@@ -111,9 +115,34 @@ async def replicas(
             channel = await stack.enter_async_context(server.channel())
             cache = PrefixCache(slots * context_length)
             stub = generate_pb2_grpc.GenerateServiceStub(channel)
-            found.append(HostReplica(number, slots, stub, cache, context_length))
+            models = models_pb2_grpc.ModelsServiceStub(channel)
+            found.append(HostReplica(number, slots, stub, cache, context_length, models))
             answer = await found[-1].ask(words(random.Random(2), 400), 2)
             found[-1].tokens_per_word = answer.prompt_tokens / 400
+        yield found
+
+
+@asynccontextmanager
+async def routed(
+    command: str, model: Path, folder: Path, *, routing: str, count: int, slots: int, context_length: int
+) -> AsyncGenerator[list[HostReplica]]:
+    """Start one server whose model has so many replicas, and wait until all of them have loaded it."""
+    starting = replicas(
+        f"PUNA_REPLICAS={count} PUNA_ROUTING={routing} {command}",
+        model,
+        folder,
+        count=1,
+        slots=slots,
+        context_length=context_length,
+    )
+    async with starting as found:
+        request = models_pb2.ListLoadedModelsRequest()
+        for _ in range(3000):
+            if len((await found[0].models.ListLoadedModels(request)).models[0].replicas) == count:
+                break
+            await asyncio.sleep(0.1)
+        else:
+            raise TimeoutError(f"the server has not started {count} replicas")
         yield found
 
 
@@ -197,7 +226,10 @@ class Player:
 
         replica.requests += 1
         replica.prefill_tokens += prefill
-        answer = await replica.ask(text, job.output_tokens, context, salt=self._salt, on_first=on_first)
+        session = f"{self._salt}-{job.session}"
+        answer = await replica.ask(
+            text, job.output_tokens, context, salt=self._salt, session=session, on_first=on_first
+        )
         replica.requests -= 1
         replica.cache.use(job.answered or job.prompt)
         return answer
