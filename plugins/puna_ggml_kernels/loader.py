@@ -36,7 +36,7 @@ _INTERFACE: Final = {
     "puna_supported": (ctypes.c_bool,),
     "puna_enable": (None, ctypes.c_bool),
     "puna_set_tiled_from": (None, ctypes.c_int),
-    "puna_set_batch_invariant": (None, ctypes.c_bool),
+    "puna_set_batch_invariant": (None, ctypes.c_int),
     "puna_matmul_calls": (ctypes.c_long,),
     "puna_attention_calls": (ctypes.c_long,),
     "puna_norm_calls": (ctypes.c_long,),
@@ -102,17 +102,18 @@ def load() -> ctypes.CDLL:
     return library
 
 
-def set_order(*, tiled_from: int, batch_invariant: bool) -> None:
+def set_order(*, tiled_from: int, invariant_sequences: int = 0) -> None:
     """Choose between orders of additions where ggml has several. Without the kernels ggml chooses by the batch's size.
 
     `tiled_from`: rows of queries of a sequence from which attention is tiled, at most TILED_PREFILL_ROWS. Tiled
     attention gives a row the bits that it has in a large batch. llama.cpp divides a batch, so that even one row may be
-    left over. `batch_invariant`: a product with a few columns gives each the bits that it has as the only one.
+    left over. `invariant_sequences`: the batch holds newest tokens and draft tokens of so many sequences, up to 32 in
+    all, and each gets the bits that it has in a batch of newest tokens alone; 0: the size of the batch decides.
     """
     library = installed()
     if library is not None:
         library.puna_set_tiled_from(tiled_from)
-        library.puna_set_batch_invariant(batch_invariant)
+        library.puna_set_batch_invariant(invariant_sequences)
 
 
 def _open_library() -> ctypes.CDLL:

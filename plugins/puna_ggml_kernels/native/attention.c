@@ -22,6 +22,7 @@ enum {
   MASK_SEGMENT = 1024,    // positions whose mask is read at a time
   PREFILL_ROWS = 64,      // rows of queries from which ggml tiles attention
   SPLIT_POSITIONS = 512,  // positions from which ggml splits those of a single row
+  POSITIONS_MULTIPLE = 256,  // llama.cpp passes a multiple of this many positions
 };
 
 static atomic_long calls;
@@ -172,6 +173,40 @@ static bool supported(const struct ggml_compute_params* params, const struct att
   return plain && types && rows && sizes && groups && (a->rows < PREFILL_ROWS || puna_prefill_fits(params, a));
 }
 
+// Returns the number of positions that llama.cpp would pass if this row were the last one.
+static int64_t own_positions(const struct ggml_tensor* mask, int64_t row, int64_t keys) {
+  if (!mask) return keys;
+  const uint16_t* visible = (const uint16_t*)tensor_row(mask, row, 0, 0);
+  int64_t count = keys;
+  while (count > 0 && visible[count - 1] == MASKED) count--;
+  count = (count + POSITIONS_MULTIPLE - 1) / POSITIONS_MULTIPLE * POSITIONS_MULTIPLE;
+  return count < keys ? count : keys;
+}
+
+void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* params, struct ggml_tensor* dst);
+
+// Computes the rows of a sequence one after the other, each as the only row. So a draft token gets the bits that it
+// has in a step of its own, where the threads share the positions, in parts that depend on their number.
+static void attend_each_row(const struct ggml_compute_params* params, const struct ggml_tensor* dst) {
+  for (int64_t row = 0; row < dst->src[0]->ne[1]; row++) {
+    struct ggml_tensor out = *dst, q = *dst->src[0], k = *dst->src[1], v = *dst->src[2], mask;
+    k.ne[1] = v.ne[1] = own_positions(dst->src[3], row, k.ne[1]);
+    q.data = (char*)q.data + (size_t)row * q.nb[1];
+    out.data = (char*)out.data + (size_t)row * out.nb[2];
+    q.ne[1] = out.ne[2] = 1;
+    out.src[0] = &q, out.src[1] = &k, out.src[2] = &v;
+    if (dst->src[3]) {
+      mask = *dst->src[3];
+      mask.data = (char*)mask.data + (size_t)row * mask.nb[1];
+      mask.ne[0] = k.ne[1], mask.ne[1] = 1;
+      out.src[3] = &mask;
+    }
+    // The next row overwrites the partial results that other threads may still read.
+    if (row) ggml.barrier(params->threadpool);
+    ggml_compute_forward_flash_attn_ext(params, &out);
+  }
+}
+
 void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* params, struct ggml_tensor* dst) {
   const struct ggml_tensor *q = dst->src[0], *k = dst->src[1], *v = dst->src[2];
   struct attention a = {
@@ -190,13 +225,18 @@ void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* param
       .group = q->ne[2] / k->ne[2],
   };
   memcpy(&a.scale, dst->op_params, sizeof a.scale);
+  if (puna_avx512 && puna_batch_invariant == 1 && a.streams == 1 && a.rows > 1 && a.keys >= SPLIT_POSITIONS) {
+    attend_each_row(params, dst);
+    return;
+  }
   if (!puna_avx512 || !supported(params, &a)) {
     ggml.flash_attention(params, dst);
     return;
   }
   if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
   const bool tiles = a.rows >= tiled_from && puna_prefill_fits(params, &a);
-  if (!tiles && a.rows == 1 && a.streams == 1 && a.keys >= SPLIT_POSITIONS) {
+  // Beside other sequences no row is the only one. llama.cpp evaluates the longest draft's last tokens by themselves.
+  if (!tiles && a.rows == 1 && a.streams == 1 && a.keys >= SPLIT_POSITIONS && puna_batch_invariant < 2) {
     attend_split_positions(params, &a);
     return;
   }

@@ -6,6 +6,7 @@
 
 struct ggml_functions ggml;
 bool puna_avx512;
+int puna_batch_invariant;
 
 // The size that ggml must give a tensor, or ggml_abi.h mirrors another version.
 size_t puna_tensor_size(void) { return sizeof(struct ggml_tensor); }
@@ -22,3 +23,7 @@ bool puna_supported(void) {
 
 // Switches the kernels on, where they can run, or off. Not while a model runs.
 void puna_enable(bool on) { puna_avx512 = on && puna_supported(); }
+
+// Gives each row of the next batches the bits that it has in a batch with one row for each of so many sequences; 0
+// leaves the order of additions to the size of a batch, as in ggml. Not while a model runs.
+void puna_set_batch_invariant(int sequences) { puna_batch_invariant = sequences; }

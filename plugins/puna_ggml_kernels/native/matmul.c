@@ -19,14 +19,10 @@ enum {
   COLUMN_CACHE_BYTES =
       512 << 10,  // of columns that one panel after the other is multiplied with: they stay in the second-level cache
   CHUNKS_PER_THREAD = 6,  // chunks that a thread claims on average
+  INVARIANT_COLUMNS = 32,  // columns of a product, at most, that can have the bits of single ones: a token and its draft
 };
 
 static atomic_long calls;
-static bool batch_invariant;
-
-// Makes products with up to K_QUANT_COLUMNS columns give each column the bits that it has as the only one. ggml's order
-// for k-quants depends on the number of columns. Must not be called while a model runs.
-void puna_set_batch_invariant(bool on) { batch_invariant = on; }
 
 long puna_matmul_calls(void) { return atomic_load(&calls); }
 
@@ -128,11 +124,15 @@ struct format {
   make_terms_fn* make_terms;  // computes them; NULL if there are none
 };
 
+// Returns whether each column must get the bits that it has as the only one. ggml's order of additions depends on the
+// number of columns, for all types but those of q8_0_product.
+static bool invariant_columns(int64_t n) { return puna_batch_invariant && n <= INVARIANT_COLUMNS; }
+
 // Finds how to multiply m rows with n columns. False if no kernel here has the bits of ggml's own for that case.
 static bool find_format(int type, int64_t m, int64_t n, struct format* out) {
   const size_t block = PACKED_REGISTERS * sizeof(__m512i), super_block_bytes = sizeof(struct packed_super_block);
   const size_t block_with_minimum = PACKED_WITH_MINIMUM * sizeof(__m512i);
-  const bool invariant = batch_invariant && n <= K_QUANT_COLUMNS, vec_dot = invariant || n < TILED_COLUMNS;
+  const bool invariant = invariant_columns(n), vec_dot = invariant || n < TILED_COLUMNS;
   switch (type) {
     case GGML_TYPE_Q8_0:
       *out = (struct format){product_q8_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q8_0};
@@ -174,6 +174,7 @@ bool ggml_compute_forward_mul_mat_tiled(const struct ggml_compute_params* params
   if (puna_avx512 && b->type == GGML_TYPE_F32 && find_format(a->type, a->ne[1], b->ne[1], &format) &&
       format.column == GGML_TYPE_Q8_K)
     return false;
+  if (puna_avx512 && invariant_columns(b->ne[1])) return false;
   return ggml.mul_mat_tiled(params, dst);
 }
 
@@ -231,8 +232,11 @@ bool llamafile_sgemm(const struct ggml_compute_params* params, int64_t m, int64_
   const size_t bytes = block_bytes(Atype);
   struct format f;
   if (!puna_avx512 || Ctype != GGML_TYPE_F32 || m < 1 || n < 1 || k < 1 || !find_format(Atype, m, n, &f) ||
-      Btype != f.column)
+      Btype != f.column) {
+    // ggml multiplies a single column by dot products, and does the same with more of them after this answer.
+    if (puna_avx512 && invariant_columns(n)) return false;
     return ggml.sgemm(params, m, n, k, A, lda, B, ldb, C, ldc, Atype, Btype, Ctype);
+  }
 
   // ggml resets the chunk counter right before it passes columns at wdata, and in no other case.
   const bool claim = B == params->wdata;

@@ -305,19 +305,24 @@ INLINE void vec_dot_step(const int type, const struct vec_dot_super_block* block
     sum[DWORDS] = _mm512_fnmadd_ps(_mm512_mul_ps(block->dmin, db), _mm512_cvtepi32_ps(mins), sum[DWORDS]);
 }
 
-// Multiplies a panel with n <= TILED_COLUMNS columns in the order of ggml's dot products.
-INLINE void vec_dot_product(const int type, const struct panel* panel, const struct columns* x, size_t n) {
+// Multiplies a panel with the n <= TILED_COLUMNS columns from j on in the order of ggml's dot products.
+INLINE void vec_dot_columns(const int type, const struct panel* panel, const struct columns* x, size_t j, size_t n) {
   __m512 sum[TILED_COLUMNS][DWORDS + 1];
   for (size_t i = 0; i < n; i++)
     for (int q = 0; q <= DWORDS; q++) sum[i][q] = _mm512_setzero_ps();
   for (size_t k = 0; k < x->blocks; k++) {
     struct vec_dot_super_block block;
     unpack_vec_dot_super_block(type, panel, k, &block);
-    for (size_t i = 0; i < n; i++) vec_dot_step(type, &block, x->b + i * x->bytes + k * Q8_K_BYTES, sum[i]);
+    for (size_t i = 0; i < n; i++) vec_dot_step(type, &block, x->b + (j + i) * x->bytes + k * Q8_K_BYTES, sum[i]);
   }
   for (size_t i = 0; i < n; i++) {
     const __m512 c =
         type == GGML_TYPE_Q6_K ? reduce_lanes(sum[i]) : _mm512_add_ps(reduce_lanes(sum[i]), sum[i][DWORDS]);
-    _mm512_mask_storeu_ps(x->c + i * x->ldc, panel->store_mask, c);
+    _mm512_mask_storeu_ps(x->c + (j + i) * x->ldc, panel->store_mask, c);
   }
+}
+
+// Multiplies a panel with columns in the order of ggml's dot products. Each column gets the bits that it has alone.
+INLINE void vec_dot_product(const int type, const struct panel* panel, const struct columns* x, size_t n) {
+  for (size_t j = 0; j < n; j += TILED_COLUMNS) vec_dot_columns(type, panel, x, j, n - j < TILED_COLUMNS ? n - j : TILED_COLUMNS);
 }

@@ -29,7 +29,7 @@ def ggml():
 def library():
     library = loader.install()
     assert library
-    loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS, batch_invariant=False)
+    loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS)
     return library
 
 

@@ -11,7 +11,7 @@ from puna_ggml_kernels import loader
 @pytest.fixture
 def attend(ggml, compute):
     """Return a function that computes attention, on the decode path below 64 rows."""
-    loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS, batch_invariant=False)
+    loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS)
 
     def attend(q, k, v, mask, threads):
         factors = [ctypes.c_float(factor) for factor in (q.shape[-1] ** -0.5, 0, 0)]

@@ -26,7 +26,7 @@ def test_nothing_is_loaded_by_asking():
     done = run("""
         import sys
         print(loader.installed(), "llama_cpp" in sys.modules)
-        loader.set_order(tiled_from=1, batch_invariant=True)
+        loader.set_order(tiled_from=1, invariant_sequences=1)
     """)
     assert done.stdout.split() == ["None", "False"]
 

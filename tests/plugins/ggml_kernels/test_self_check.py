@@ -13,11 +13,11 @@ def test_the_kernels_pass(library):
 
 
 def test_other_orders_of_additions_are_found(library):
-    loader.set_order(tiled_from=1, batch_invariant=False)
+    loader.set_order(tiled_from=1)
     try:
         assert differences(library) == ["attention in decoding (other bits)"]
     finally:
-        loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS, batch_invariant=False)
+        loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS)
 
 
 class NeverOn:
