@@ -16,6 +16,7 @@ from puna_llama_cpp.binding.machine import threads_for
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
 from puna_llama_cpp.embeddings.model import EmbeddingModel
+from puna_llama_cpp.generation.speculation import Speculator
 from puna_llama_cpp.kv_store.cache import DEFAULT_MAX_BYTES, DiskCache, DiskCacheOptions
 from puna_llama_cpp.kv_store.fingerprint import ModelIdentity
 from puna_llama_cpp.model import GenerativeModel, LlamaModel
@@ -31,6 +32,8 @@ _MAX_ALLOCATED_SEQUENCES = 4
 # llama.cpp rounds the cells of a sequence up to a multiple of this.
 _CONTEXT_MULTIPLE = 256
 _F16_BYTES = 2
+_DRAFT_HISTORY_TOKENS = 65_536
+"""Tokens of recent answers that are kept to draft from: about 16 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class LoadedParts:
     """The number of sequences for which the context has room."""
     projector: Projector | None
     constraints: ConstraintLimits
+    speculator: Speculator | None
     identity: ModelIdentity
     disk: DiskCacheOptions | None
     """How the KV cache is kept on disk; None: it is not."""
@@ -52,7 +56,9 @@ class LoadedParts:
         """Create the model and start its threads, on the running event loop."""
         if self.facts.generates:
             disk = DiskCache(self.context, self.disk, self.identity) if self.disk and self.context.has_memory else None
-            return GenerativeModel(self.weights, self.context, self.facts, self.projector, self.constraints, disk)
+            return GenerativeModel(
+                self.weights, self.context, self.facts, self.projector, self.constraints, self.speculator, disk
+            )
         return EmbeddingModel(self.weights, self.context, self.facts, self.slots)
 
     def close(self) -> None:
@@ -132,7 +138,15 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
     identity = _identity(weights, context, spec, options)
     disk = _disk_options(spec.backend_options)
     return LoadedParts(
-        weights, context, facts, options.max_sequences, projector, spec.constraint_limits, identity, disk
+        weights,
+        context,
+        facts,
+        options.max_sequences,
+        projector,
+        spec.constraint_limits,
+        _speculator(spec, context),
+        identity,
+        disk,
     )
 
 
@@ -159,6 +173,13 @@ def _disk_options(given: Mapping[str, object]) -> DiskCacheOptions | None:
     most = given.get("kv_cache_folder_bytes", DEFAULT_MAX_BYTES)
     secret = str(given.get("kv_cache_folder_secret", ""))
     return DiskCacheOptions(Path(folder), most if isinstance(most, int) else DEFAULT_MAX_BYTES, secret)
+
+
+def _speculator(spec: ModelSpec, context: Context) -> Speculator | None:
+    """Return what drafts tokens; None if an option forbids it, or where rejected tokens cannot be removed again."""
+    if not context.supports_partial_removal or not spec.backend_options.get("speculative_decoding", True):
+        return None
+    return Speculator(int(str(spec.backend_options.get("draft_history_tokens", _DRAFT_HISTORY_TOKENS))))
 
 
 def _facts(

@@ -23,6 +23,7 @@ from puna_llama_cpp.binding.context import Context
 from puna_llama_cpp.binding.weights import Weights
 from puna_llama_cpp.generation import sequence
 from puna_llama_cpp.generation.engine import Engine
+from puna_llama_cpp.generation.speculation import Speculator
 from puna_llama_cpp.kv_store.cache import IDLE_SECONDS, DiskCache, RestoredState
 from puna_llama_cpp.sampling import chain as sampler_chain
 from puna_llama_cpp.structured_output.constraint import ConstraintClient
@@ -90,9 +91,13 @@ class GenerativeModel(LlamaModel):
         facts: ModelFacts,
         projector: Projector | None,
         constraints: ConstraintLimits,
+        speculator: Speculator | None,
         disk: DiskCache | None = None,
     ) -> None:
-        """Take ownership of the projector too, and start the engine. `disk` keeps the KV cache on disk."""
+        """Take ownership of the projector too, and start the engine.
+
+        Without a speculator, no token is drafted. `disk` keeps the KV cache on disk.
+        """
         super().__init__(weights, context, facts)
         self._projector = projector
         self._encoder_pool = ThreadPoolExecutor(_ENCODER_THREADS, "look")
@@ -100,7 +105,7 @@ class GenerativeModel(LlamaModel):
         self._disk = disk
         self._saving: asyncio.TimerHandle | None = None
         """The next saving of what the slots hold."""
-        self._engine = Engine(context, self._vocabulary, facts.parallel, disk)
+        self._engine = Engine(context, self._vocabulary, facts.parallel, speculator, disk)
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         """Yield the events of one sequence. Closing the generator cancels the sequence."""

@@ -146,14 +146,15 @@ class Context:
         self._abort_flag.raw = b"\1\0" if wanted else b"\0\0"
 
     def decode(
-        self, batch: Batch | VectorBatch, *, tiled_from: int = TILED_PREFILL_ROWS, batch_invariant: bool = False
+        self, batch: Batch | VectorBatch, *, tiled_from: int = TILED_PREFILL_ROWS, invariant_sequences: int = 0
     ) -> None:
         """Evaluate a batch. Raises AbortedError after `set_abort`, and BackendError if llama.cpp failed.
 
         `tiled_from`: the number of a sequence's tokens from which attention is computed as in a long prompt.
-        `batch_invariant`: draft tokens are in the batch, so each token must get the bits that it would get by itself.
+        `invariant_sequences`: the number of sequences in a batch of newest tokens and draft tokens, each of which must
+        get the bits that it would get without draft tokens.
         """
-        set_order(tiled_from=tiled_from, batch_invariant=batch_invariant)
+        set_order(tiled_from=tiled_from, invariant_sequences=invariant_sequences)
         status = lib.llama_decode(self.pointer, batch.native)
         if status == 2:
             raise AbortedError

@@ -4,16 +4,27 @@ llama.cpp evaluates sequences with contiguous ids in one pass over the weights. 
 and a gap of one or two idle slots gets one padding token for each, which is removed from the cache after the step.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from puna_ggml_kernels.loader import SHORTEST_PREFILL, TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.batch import Batch
-from puna_llama_cpp.binding.context import MIN_OUTPUTS, Context
+from puna_llama_cpp.binding.context import Context
+from puna_llama_cpp.generation.prefix_cache import MAX_PADDING_GAP
 from puna_llama_cpp.generation.schedule import BatchShare
 from puna_llama_cpp.generation.sequence import Sequence
 from puna_llama_cpp.generation.slots import Slots
+from puna_llama_cpp.generation.speculation import NO_DRAFT, Draft, Speculator
 
 _PADDING_TOKEN = 0
+_MAX_DRAFTING_SEQUENCES = 4
+"""Decoding sequences up to which tokens are drafted.
+
+Beyond them, the machine computes as long for a draft token as for another sequence's token.
+"""
+_MAX_SHARED_ROWS = 16
+"""Rows of a step with several sequences and draft tokens. A long draft of one would delay the others' next tokens."""
+_MAX_ROWS = 32
+"""Rows of a step with draft tokens. The kernels give so many rows the bits that they have without drafts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +34,7 @@ class BatchEntry:
     share: BatchShare[Sequence]
     row: int
     """The row of logits of the share's last token. Those of draft tokens follow it."""
-    draft: list[int] = field(default_factory=list)
+    draft: Draft = NO_DRAFT
     """Draft tokens that are evaluated behind the share's tokens."""
 
     @property
@@ -45,30 +56,27 @@ class TokenBatch:
     prompt_tokens: int
     tiled_from: int
     """Rows of one sequence from which attention is computed as in tiled prefill."""
+    invariant_sequences: int
+    """The number of sequences if tokens may be drafted in such steps, and no row may depend on whether they are."""
 
     @property
-    def has_draft(self) -> bool:
-        """Whether any sequence has draft tokens."""
-        return any(entry.draft for entry in self.entries)
+    def drafted(self) -> int:
+        """The number of draft tokens."""
+        return sum(len(entry.draft.tokens) for entry in self.entries)
 
 
 class BatchBuilder:
     """Fills one batch again and again, on the decode thread."""
 
-    def __init__(self, context: Context, slots: Slots) -> None:
-        """Allocate a batch as large as the context takes."""
-        self._context, self._slots = context, slots
+    def __init__(self, context: Context, slots: Slots, speculator: Speculator | None = None) -> None:
+        """Allocate a batch as large as the context takes. Without a speculator nothing is drafted."""
+        self._context, self._slots, self._speculator = context, slots, speculator
         self._batch = Batch(context.batch_size)
 
     def build(self, shares: list[BatchShare[Sequence]], *, speculate: bool) -> TokenBatch:
-        """Fill the batch with scheduled tokens, and with draft tokens if `speculate`.
-
-        Drafts share the logits rows that the context has beyond one for each sequence. So with more than four
-        sequences there are none: the machine would compute as long for a draft token as for another sequence's token.
-        """
+        """Fill the batch with scheduled tokens, and with draft tokens if `speculate`: only decoding sequences."""
         decoding = sum(share.key.decoding for share in shares)
-        # Each decoding sequence uses one row of logits for its newest token; drafts share the rest equally.
-        draft_limit = (MIN_OUTPUTS - decoding) // decoding if speculate else 0
+        draft_limit = self._draft_limit(decoding) if speculate else 0
         tokens = sum(share.count for share in shares)
         by_slot = {share.key.slot: share for share in shares}
         padding = self._slots.padding(by_slot)
@@ -81,29 +89,46 @@ class BatchBuilder:
             if slot in padding:
                 self._batch.add(slot, padding[slot], [_PADDING_TOKEN], output=False)
             else:
-                entries.append(self._add(by_slot[slot], draft_limit))
+                entries.append(self._add(by_slot[slot], decoding, draft_limit))
         return TokenBatch(
-            self._batch, entries, padding, decoding, tokens - decoding, self._tiled_from(shares, decoding)
+            self._batch,
+            entries,
+            padding,
+            decoding,
+            tokens - decoding,
+            self._tiled_from(shares, decoding),
+            decoding if draft_limit else 0,
         )
 
-    def _add(self, share: BatchShare[Sequence], draft_limit: int) -> BatchEntry:
+    def _draft_limit(self, decoding: int) -> int:
+        """Return how many tokens may be drafted for each of so many sequences."""
+        if decoding > _MAX_DRAFTING_SEQUENCES:
+            return 0
+        # A scored prompt beside decoding sequences is no step with drafts, so all rows of logits are free.
+        rows = min(_MAX_ROWS if decoding == 1 else _MAX_SHARED_ROWS, self._context.max_outputs)
+        # Padding may take the place of up to two tokens for each gap between slots.
+        rows = min(rows, self._context.batch_size - MAX_PADDING_GAP * decoding)
+        return max(rows // decoding - 1, 0)
+
+    def _add(self, share: BatchShare[Sequence], decoding: int, draft_limit: int) -> BatchEntry:
         sequence = share.key
         start = sequence.evaluated
         tokens = sequence.tokens[start : start + share.count]
-        draft: list[int] = []
-        # The draft and the token sampled after it must fit into the context.
-        if (limit := min(draft_limit, self._context.length - start - 2)) > 0:
-            draft = sequence.lookup.draft(sequence.tokens, limit)
+        draft = NO_DRAFT
+        # The draft and the token sampled after it must fit into the context, and into what may be generated.
+        limit = min(draft_limit, self._context.length - start - 2, sequence.request.max_tokens - sequence.generated - 1)
+        if self._speculator is not None and limit > 0:
+            draft = self._speculator.draft(sequence.ngrams, sequence.request.cache_salt, decoding, limit)
         position = sequence.images.position(start)
         last = self._batch.add(
             sequence.slot,
             position,
-            tokens + draft,
+            tokens + draft.tokens,
             output=share.completes,
-            all_outputs=bool(draft),
+            all_outputs=bool(draft.tokens),
             outputs=sequence.scores.rows(start, share.count),
         )
-        return BatchEntry(share, last - len(draft), draft)
+        return BatchEntry(share, last - len(draft.tokens), draft)
 
     def _tiled_from(self, shares: list[BatchShare[Sequence]], decoding: int) -> int:
         """Return the number of rows from which attention is tiled, so that parts of prompts get the whole's bits.

@@ -44,6 +44,7 @@ from puna_llama_cpp.generation.batch_builder import BatchBuilder, BatchEntry
 from puna_llama_cpp.generation.output_processor import OutputProcessor
 from puna_llama_cpp.generation.sequence import Sequence
 from puna_llama_cpp.generation.slots import Slots
+from puna_llama_cpp.generation.speculation import Speculator
 from puna_llama_cpp.kv_store.cache import DiskCache
 from puna_llama_cpp.step_thread import BatchedDelivery, StepThread, unloaded_error
 
@@ -58,14 +59,25 @@ _UNSHIFTED_TOKENS = 4
 class Engine:
     """Runs sequences on a context, many at once."""
 
-    def __init__(self, context: Context, vocabulary: Vocabulary, slots: int, disk: DiskCache | None = None) -> None:
-        """Start the decode thread, which serves up to `slots` sequences at once. `disk` keeps what leaves the slots."""
+    def __init__(
+        self,
+        context: Context,
+        vocabulary: Vocabulary,
+        slots: int,
+        speculator: Speculator | None = None,
+        disk: DiskCache | None = None,
+    ) -> None:
+        """Start the decode thread, which serves up to `slots` sequences at once.
+
+        Without a speculator, no token is drafted. `disk` keeps what leaves the slots.
+        """
         self._context, self._vocabulary = context, vocabulary
         self._disk, self._save_due, self._crashed = disk, False, False
         self._slots = Slots(context, slots, disk)
         self._delivery = BatchedDelivery()
-        self._builder = BatchBuilder(context, self._slots)
-        self._output = OutputProcessor(context, vocabulary, self._slots, self._delivery)
+        self._speculator = speculator
+        self._builder = BatchBuilder(context, self._slots, speculator)
+        self._output = OutputProcessor(context, vocabulary, self._slots, self._delivery, speculator)
         self._prefill_budget = schedule.PrefillBudget()
         self._lock = threading.Lock()
         self._arrived: deque[Sequence] = deque()
@@ -238,6 +250,7 @@ class Engine:
                 self._delivery.send()
                 _waits_for_late_mask(self._sitting_out[0], _IDLE_SECONDS)
             return
+        step_began = time.perf_counter()
         shares = schedule.plan(items, self._context.batch_size, self._prefill_tokens())
         # With waiting sequences a step without drafts must come soon, since only such steps measure the budget that
         # lets them in.
@@ -248,20 +261,25 @@ class Engine:
         def decode() -> None:
             began = time.perf_counter()
             try:
-                self._context.decode(step.batch, tiled_from=step.tiled_from, batch_invariant=step.has_draft)
+                self._context.decode(
+                    step.batch, tiled_from=step.tiled_from, invariant_sequences=step.invariant_sequences
+                )
             finally:
                 # Also after a failure. A padding token that stayed would be a cell that the slot's list of tokens does
                 # not know.
                 for slot, position in step.padding.items():
                     self._context.truncate(slot, position)
             # Draft tokens lengthen a step, so such a step says nothing about the budget.
-            if not step.has_draft:
+            if not step.drafted:
                 seconds = time.perf_counter() - began
                 self._prefill_budget.observe(step.decoding, step.prompt_tokens, seconds)
                 if self._disk is not None and not step.decoding:
                     self._disk.observe_prefill(step.prompt_tokens, seconds)
 
         self._run(step.entries, decode)
+        if only_decoding and self._speculator is not None:
+            # With all that a step takes beside the decoding, which is most of it for a very small model.
+            self._speculator.costs.observe(step.decoding, step.drafted, time.perf_counter() - step_began)
 
     def _work_items(self) -> list[schedule.WorkItem[Sequence]]:
         """Return the tokens that can be evaluated now, for each sequence that takes part in this step."""

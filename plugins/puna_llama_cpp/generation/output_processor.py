@@ -13,6 +13,7 @@ from puna_llama_cpp.binding.vocabulary import Vocabulary
 from puna_llama_cpp.generation.batch_builder import BatchEntry
 from puna_llama_cpp.generation.sequence import Sequence
 from puna_llama_cpp.generation.slots import Slots
+from puna_llama_cpp.generation.speculation import Speculator
 from puna_llama_cpp.sampling.chain import SamplerChain
 from puna_llama_cpp.sampling.logprobs import prompt_logprob, token_logprob
 from puna_llama_cpp.step_thread import BatchedDelivery
@@ -24,13 +25,22 @@ _MASK_GRACE_SECONDS = 0.05
 class OutputProcessor:
     """Turns evaluated batches into tokens and events."""
 
-    def __init__(self, context: Context, vocabulary: Vocabulary, slots: Slots, delivery: BatchedDelivery) -> None:
-        """Emit events by `delivery`, and free the slots of sequences that end."""
+    def __init__(
+        self,
+        context: Context,
+        vocabulary: Vocabulary,
+        slots: Slots,
+        delivery: BatchedDelivery,
+        speculator: Speculator | None = None,
+    ) -> None:
+        """Emit events by `delivery`, and free the slots of sequences that end. The speculator learns from answers."""
         self._context, self._vocabulary = context, vocabulary
-        self._slots, self._delivery = slots, delivery
+        self._slots, self._delivery, self._speculator = slots, delivery, speculator
 
     def release(self, sequence: Sequence) -> None:
         """Free a sequence's slot and samplers."""
+        if self._speculator is not None:
+            self._speculator.remember(sequence.request.cache_salt, sequence.tokens, sequence.generated)
         self._slots.release(sequence)
         if sequence.chain:
             sequence.chain.close()
@@ -87,26 +97,33 @@ class OutputProcessor:
 
     def _sample(self, sequence: Sequence, entry: BatchEntry) -> None:
         """Sample the next token, and one more for each draft token that is accepted."""
+        draft = entry.draft.tokens
+        sequence.drafted += len(draft)
+        accepted, over = self._sample_drafted(sequence, entry.row, draft)
+        if draft and self._speculator is not None:
+            self._speculator.observe(sequence.request.cache_salt, entry.draft, accepted)
+        # The rejected draft tokens stand in the cache behind the accepted ones. The end of a sequence removes them too.
+        if accepted < len(draft) and not over:
+            self._slots.truncate(sequence, sequence.evaluated)
+
+    def _sample_drafted(self, sequence: Sequence, row: int, draft: list[int]) -> tuple[int, bool]:
+        """Sample tokens from the rows from `row` on.
+
+        Return how many draft tokens are accepted, and whether the sequence is over.
+        """
         accepted = 0
-        sequence.drafted += len(entry.draft)
         # A draft token's row of logits is valid only if every token before it equals the sampled one.
-        while not self._sample_one(sequence, entry.row + accepted):
-            if accepted == len(entry.draft) or sequence.tokens[-1] != entry.draft[accepted]:
-                break
+        while True:
+            over = self._sample_one(sequence, row + accepted)
+            if accepted == len(draft) or sequence.tokens[-1] != draft[accepted]:
+                return accepted, over
             # The next row needs the mask that follows the token just sampled. Without it that token stays pending, and
             # the next step continues there.
-            if not _mask_ready(sequence):
-                break
+            if over or not _mask_ready(sequence):
+                return accepted + over, over
             accepted += 1
             sequence.accepted += 1
             sequence.evaluated += 1
-        else:
-            return  # the sequence is over
-        if entry.draft:
-            sequence.lookup.update(len(entry.draft), accepted)
-            # The rejected draft tokens stand in the cache behind the accepted ones.
-            if accepted < len(entry.draft):
-                self._slots.truncate(sequence, sequence.evaluated)
 
     def _sample_one(self, sequence: Sequence, row: int) -> bool:
         """Sample a token from a row of logits. Return whether the sequence is over."""

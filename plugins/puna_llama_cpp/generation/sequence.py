@@ -15,7 +15,7 @@ from puna.backend.text import TextAssembly
 from puna.backend.thinking import ThinkingTracker
 from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
-from puna_llama_cpp.generation.prompt_lookup import PromptLookup
+from puna_llama_cpp.generation.ngram_index import NgramIndex
 from puna_llama_cpp.generation.prompt_scores import PromptScores
 from puna_llama_cpp.kv_store.cache import RestoredState
 from puna_llama_cpp.sampling.chain import SamplerChain
@@ -64,7 +64,7 @@ class Sequence:
         that are gone.
         """
         self.chain: SamplerChain | None = None
-        self.lookup = PromptLookup()
+        self.ngrams = NgramIndex(self.tokens)
         self.drafted = 0
         """Draft tokens that were evaluated."""
         self.accepted = 0
@@ -112,6 +112,11 @@ class Sequence:
         return self._prompt_length
 
     @property
+    def generated(self) -> int:
+        """The number of tokens that have been sampled."""
+        return self._generated
+
+    @property
     def generating(self) -> bool:
         """Whether at least one token has been sampled."""
         return self._generated > 0
@@ -139,7 +144,7 @@ class Sequence:
         """Follow a context shift that dropped `count` tokens from index `start` on."""
         del self.tokens[start : start + count]
         self.evaluated -= count
-        self.lookup.reset()
+        self.ngrams = NgramIndex(self.tokens)
         self.reusable_limit = min(self.reusable_limit, start)
 
     def forced_token(self) -> int | None:

@@ -11,7 +11,7 @@ from tools.make_bench_models import Llama, llama
 from puna.backend import Sampling, SequenceRequest, TextDelta
 from puna_ggml_kernels import loader
 from puna_llama_cpp.binding import weights
-from puna_llama_cpp.generation.prompt_lookup import PromptLookup
+from puna_llama_cpp.generation.speculation import Draft, Speculator
 
 WIDE = Llama(layers=2, hidden=256, feed_forward=512, heads=4, kv_heads=2, vocabulary=1024, context=2048)
 """The rows are whole blocks of K types."""
@@ -21,7 +21,7 @@ WIDE = Llama(layers=2, hidden=256, feed_forward=512, heads=4, kv_heads=2, vocabu
 def library():
     library = loader.install()
     assert library
-    loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS, batch_invariant=False)
+    loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS)
     return library
 
 
@@ -33,6 +33,8 @@ def quantized(tmp_path_factory):
 
     def quantized(kind):
         path = folder / f"{kind}.gguf"
+        if kind == "F32":
+            return str(folder / "wide.gguf")
         if not path.exists():
             command = [sys.executable, "-m", "puna_llama_cpp.quantize", str(folder / "wide.gguf"), str(path), kind]
             subprocess.run(command, check=True, capture_output=True)
@@ -89,23 +91,36 @@ async def test_other_caches_are_left_to_ggml(with_and_without, cache):
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_K_M", "Q5_K_S", "Q6_K"])
-async def test_drafted_tokens_are_to_the_bit_those_without_drafts(load, quantized, kind, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("Q8_0", {"threads": 2}),
+        *((kind, {}) for kind in ("Q8_0", "Q4_0", "Q4_K_M", "Q5_K_S", "Q6_K", "Q4_1", "F16", "F32")),
+        ("Q8_0", {"kv_cache_type": "f32"}),
+        ("Q8_0", {"kv_cache_type": "q8_0", "flash_attention": "on"}),
+    ],
+    ids=str,
+)
+async def test_drafted_tokens_are_to_the_bit_those_without_drafts(load, quantized, kind, options, monkeypatch):
+    """The answer passes 512 tokens of context, where ggml begins to share the positions of one row among threads."""
     known, drafted = [], []
 
-    def none(lookup, tokens, most):
-        known[:] = tokens
-        return []
+    def none(speculator, index, salt, decoding, limit):
+        known[:] = index.tokens
+        return Draft([], [])
 
-    def some_right(lookup, tokens, most):
-        drafted.append([*known[len(tokens) : len(tokens) + len(tokens) % 8], *[4] * 7][: min(most, 7)])
-        return drafted[-1]
+    def some_right(speculator, index, salt, decoding, limit):
+        count = len(index.tokens)
+        right = known[count : count + count % 32]
+        drafted.append([*right, *[4] * 31][: min(limit, 31)])
+        return Draft(drafted[-1], [0] * len(drafted[-1]))
 
+    prompt = [9 + step * 7 % 200 for step in range(480)]
     written = []
     for draft in (none, some_right):
-        monkeypatch.setattr(PromptLookup, "draft", draft)
-        model = await load(path=quantized(kind))
-        request = SequenceRequest(prompt=[9, 8, 7], sampling=Sampling(temperature=0), max_tokens=90, top_logprobs=2)
+        monkeypatch.setattr(Speculator, "draft", draft)
+        model = await load(path=quantized(kind), **options)
+        request = SequenceRequest(prompt=prompt, sampling=Sampling(temperature=0), max_tokens=80, top_logprobs=2)
         written.append([event.logprobs async for event in model.generate(request) if isinstance(event, TextDelta)])
     assert len(drafted) > 5
     assert written[0] == written[1]

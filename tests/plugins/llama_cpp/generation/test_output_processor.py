@@ -6,6 +6,7 @@ from puna_llama_cpp.generation.batch_builder import BatchBuilder
 from puna_llama_cpp.generation.output_processor import OutputProcessor
 from puna_llama_cpp.generation.schedule import BatchShare
 from puna_llama_cpp.generation.slots import Slots
+from puna_llama_cpp.generation.speculation import Draft, Speculator
 
 PROMPT = [1, 100, 101, 102, 103]
 GREEDY = Sampling(temperature=0)
@@ -49,7 +50,10 @@ def machine(parts, make_sequence):
             self.context = opened.context
             self.slots = Slots(self.context, 2)
             self.delivery = Delivery()
-            self.output = OutputProcessor(self.context, opened.weights.vocabulary, self.slots, self.delivery)
+            self.speculator = Speculator(10_000)
+            self.output = OutputProcessor(
+                self.context, opened.weights.vocabulary, self.slots, self.delivery, self.speculator
+            )
 
         def admit(self, **request):
             sequence = make_sequence(PROMPT, **{"sampling": GREEDY, **request})
@@ -59,8 +63,8 @@ def machine(parts, make_sequence):
         def step(self, sequence, draft=(), count=None):
             count = sequence.pending if count is None else count
             share = BatchShare(sequence, count, count == sequence.pending)
-            sequence.lookup.draft = lambda tokens, limit: list(draft)
-            built = BatchBuilder(self.context, self.slots).build([share], speculate=bool(draft))
+            self.speculator.draft = lambda *_: Draft(list(draft), [0] * len(draft))
+            built = BatchBuilder(self.context, self.slots, self.speculator).build([share], speculate=bool(draft))
             self.context.decode(built.batch)
             self.output.advance(built.entries[0])
             return self.delivery.events

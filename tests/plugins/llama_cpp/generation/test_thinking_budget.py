@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from puna.backend import Finish, Sampling, SequenceRequest, TextDelta, ThinkingBudget, ThinkingMarkers
-from puna_llama_cpp.generation.prompt_lookup import PromptLookup
 from puna_llama_cpp.generation.sequence import Sequence
+from puna_llama_cpp.generation.speculation import Draft, Speculator
 
 CLOSING = "</t>\n"
 GREEDY = Sampling(temperature=0)
@@ -95,15 +95,16 @@ async def test_with_speculative_decoding(load, monkeypatch):
     forced = await closing(model)
     accepted = 0
 
-    def draft(lookup, tokens, limit):
-        return [*prompt, *free][len(tokens) : len(tokens) + limit]
+    def draft(speculator, index, salt, decoding, limit):
+        drafted = [*prompt, *free][len(index.tokens) :][:limit]
+        return Draft(drafted, [0] * len(drafted))
 
-    def update(lookup, proposed, right):
+    def observe(speculator, salt, proposed, right):
         nonlocal accepted
         accepted += right
 
-    monkeypatch.setattr(PromptLookup, "draft", draft)
-    monkeypatch.setattr(PromptLookup, "update", update)
+    monkeypatch.setattr(Speculator, "draft", draft)
+    monkeypatch.setattr(Speculator, "observe", observe)
     for most in range(4, 20):
         accepted = 0
         ids, _, end = await run(model, prompt=prompt, most=most)

@@ -1,0 +1,89 @@
+"""How many draft tokens a step takes: what they are likely to save, compared with what they cost.
+
+A step without drafts yields one token for each of its sequences. Each draft token lengthens the step and yields a
+token with some probability. Drafting one more token pays if it raises the tokens for each second:
+
+    probability / its duration  >  tokens expected so far / duration so far
+
+The unit of duration is a step without drafts. What a draft token adds to it is measured on the running machine: next to
+nothing on a GPU, a quarter of a step on two cores. The probability that the first n draft tokens are all accepted is
+the product of acceptance rates. Each is the measured share of accepted tokens among drafts of the same kind: where they
+came from, and how long the text in front of them was the same. So text that does not repeat itself soon costs nothing
+but a probe now and then.
+"""
+
+from collections import deque
+from typing import Final
+
+_ROW_SHARE: Final = 0.25
+"""The cost of a draft token before it has been measured, as a share of a step."""
+_LEAST_ROW_SHARE: Final = 0.02
+"""A lower bound for the measured cost, which is a difference of two noisy durations."""
+_STEPS: Final = 15
+"""The number of newest steps whose median counts."""
+_PRIOR_STEPS: Final = 5
+"""The number of steps that the assumed cost counts for."""
+_MEMORY: Final = 48
+"""The number of draft tokens over which an acceptance rate is measured."""
+_PRIOR_WEIGHT: Final = 4
+"""The number of draft tokens that an assumed rate counts for."""
+_PROBE_INTERVAL: Final = 32
+"""Of so many drafts that do not pay, one token of one is tried, since the text may have changed."""
+_INITIAL_RATES: Final = (0.5, 0.6, 0.75, 0.85, 0.9)
+"""Rates before any were measured, for texts that agree in at least as many tokens as MATCH_LENGTHS says."""
+MATCH_LENGTHS: Final = (3, 4, 8, 16, 32)
+"""Bounds of the classes into which drafts are divided by the number of equal tokens in front of them."""
+OWN_TEXT: Final = 0
+"""Rates from this index on, one for each class: drafts from the sequence's own text."""
+HISTORY: Final = len(MATCH_LENGTHS)
+"""Rates from this index on: drafts from other answers."""
+
+
+class StepCosts:
+    """Measures steps of decoding sequences with and without draft tokens."""
+
+    def __init__(self) -> None:
+        """Start without measurements, with an assumed cost of draft tokens."""
+        self._steps: dict[int, deque[float]] = {}
+        self._row_shares = deque([_ROW_SHARE] * _PRIOR_STEPS, maxlen=_STEPS)
+
+    def observe(self, decoding: int, drafted: int, seconds: float) -> None:
+        """Record the duration of a step with this many decoding sequences and draft tokens, and no prompt."""
+        if not drafted:
+            self._steps.setdefault(decoding, deque(maxlen=_STEPS)).append(seconds)
+        elif decoding in self._steps:
+            step = _median(self._steps[decoding])
+            self._row_shares.append(max((seconds / step - 1) / drafted, _LEAST_ROW_SHARE))
+
+    def row_share(self) -> float:
+        """Return how much a draft token lengthens a step, as a share of a step without drafts."""
+        return _median(self._row_shares)
+
+
+def _median(values: deque[float]) -> float:
+    # Durations on a busy machine have outliers that no average forgets soon.
+    return sorted(values)[len(values) // 2]
+
+
+class AcceptanceRates:
+    """Measures which share of draft tokens is accepted, for each kind of draft."""
+
+    def __init__(self) -> None:
+        """Start with assumed rates."""
+        self._rates = [*_INITIAL_RATES, *_INITIAL_RATES]
+        self._weights = [float(_PRIOR_WEIGHT)] * len(self._rates)
+        self._declined = [0] * len(self._rates)
+
+    def __getitem__(self, kind: int) -> float:
+        """Return the rate of a kind of draft."""
+        return self._rates[kind]
+
+    def observe(self, kind: int, *, accepted: bool) -> None:
+        """Record whether a draft token was accepted. Tokens behind a rejected one were not tried."""
+        weight = self._weights[kind] = min(self._weights[kind] + 1, _MEMORY)
+        self._rates[kind] += (accepted - self._rates[kind]) / weight
+
+    def probe(self, kind: int) -> bool:
+        """Note a draft that does not pay. Return whether one token of it is drafted nevertheless."""
+        self._declined[kind] = (self._declined[kind] + 1) % _PROBE_INTERVAL
+        return not self._declined[kind]

@@ -1,0 +1,159 @@
+"""Speculative decoding without a draft model: draft tokens from earlier text.
+
+Texts that quote, edit or extract repeat long stretches of their prompt, and agents repeat their own answers. So the
+tokens that followed the last few tokens when those occurred before are likely to follow them again. The engine
+evaluates these draft tokens together with the newest token, which costs less than a step for each, and then samples one
+token after the other from the logits. Each draft token that equals the sampled one is accepted and saves a step. The
+first that differs ends the draft, and the KV cache is truncated behind the last accepted token. The samplers see the
+same logits as without drafts, to the bit where the kernels compute them, so the text is the same.
+
+Two texts are searched: that of the sequence itself, prompt and answer, and the recent answers to requests with the same
+cache salt (`answer_history`). Of all places at which the last tokens occurred before, those count where the most tokens
+in front agree. They vote on each draft token, and the places that voted for another token drop out. `draft_policy`
+decides how far a draft goes.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from puna_llama_cpp.generation.answer_history import AnswerHistory
+from puna_llama_cpp.generation.draft_policy import HISTORY, MATCH_LENGTHS, OWN_TEXT, AcceptanceRates, StepCosts
+from puna_llama_cpp.generation.ngram_index import NGRAM, NgramIndex
+
+_OWN_PLACES: Final = 4
+"""Places in the sequence's own text that are compared, the latest first."""
+_HISTORY_PLACES: Final = 12
+"""Places in the history that are compared."""
+_CONTEXT_TOKENS: Final = 32
+"""Tokens in front of an answer that are kept with it, so that its beginning is found again."""
+_SALTS: Final = 256
+"""Cache salts whose acceptance rates are kept."""
+_CLASSES: Final = [
+    max(number for number, length in enumerate(MATCH_LENGTHS) if length <= max(matched, NGRAM))
+    for matched in range(MATCH_LENGTHS[-1] + 1)
+]
+"""For a number of equal tokens, the index of its class in MATCH_LENGTHS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Draft tokens, and for each the kind of draft by which its acceptance is counted."""
+
+    tokens: list[int]
+    kinds: list[int]
+
+
+NO_DRAFT: Final = Draft([], [])
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An earlier place at which the last tokens of a sequence occurred."""
+
+    tokens: list[int]
+    next: int
+    """The index of the token that followed."""
+    own: bool
+    """Whether the place is in the sequence's own text, which goes on with the draft itself."""
+
+    def token(self, offset: int, drafted: list[int]) -> int:
+        """Return the token that followed `offset` tokens later; below zero: there is none that could be drafted."""
+        index = self.next + offset
+        if index < len(self.tokens):
+            return self.tokens[index]
+        # Behind the last token the draft continues with itself, which follows a repetition of any period.
+        return drafted[index - len(self.tokens)] if self.own else -1
+
+
+class Speculator:
+    """Drafts tokens for the sequences of a model. Use it on the decode thread."""
+
+    def __init__(self, history_tokens: int) -> None:
+        """Keep recent answers with so many tokens; 0: draft from a sequence's own text only."""
+        self._history = AnswerHistory(history_tokens)
+        self._rates: OrderedDict[str, AcceptanceRates] = OrderedDict()
+        self.costs = StepCosts()
+
+    def draft(self, index: NgramIndex, salt: str, decoding: int, limit: int) -> Draft:
+        """Return up to `limit` tokens that may follow the tokens of an index; often none.
+
+        `decoding`: the number of sequences that the step serves.
+        """
+        index.update()
+        if limit < 1 or len(index.tokens) < NGRAM:
+            return NO_DRAFT
+        matched, places = self._places(index, salt)
+        if not places:
+            return NO_DRAFT
+        rates = self._rates_of(salt)
+        # Rates are counted by where the latest place is.
+        source = OWN_TEXT if places[0].own else HISTORY
+        row = self.costs.row_share()
+        # In steps, and in tokens.
+        duration, probability, expected = 1.0, 1.0, float(decoding)
+        tokens: list[int] = []
+        kinds: list[int] = []
+        while len(tokens) < limit:
+            token, votes, voters = _vote(places, tokens)
+            if token < 0:
+                break
+            kind = source + _CLASSES[min(matched + len(tokens), MATCH_LENGTHS[-1])]
+            probability *= rates[kind] * len(voters) / votes
+            if probability * duration <= row * expected and (tokens or not rates.probe(kind)):
+                break
+            tokens.append(token)
+            kinds.append(kind)
+            duration += row
+            expected += probability
+            places = voters
+        return Draft(tokens, kinds)
+
+    def observe(self, salt: str, draft: Draft, accepted: int) -> None:
+        """Record how many tokens of a draft were accepted."""
+        rates = self._rates_of(salt)
+        for number, kind in enumerate(draft.kinds[: accepted + 1]):
+            rates.observe(kind, accepted=number < accepted)
+
+    def remember(self, salt: str, tokens: list[int], generated: int) -> None:
+        """Keep an answer: the last `generated` ones of these tokens."""
+        if generated:
+            self._history.add(salt, tokens[-generated - _CONTEXT_TOKENS :])
+
+    def _places(self, index: NgramIndex, salt: str) -> tuple[int, list[_Place]]:
+        """Return the places at which the most tokens agree with the last ones, the latest first, and how many agree."""
+        tokens = index.tokens
+        ngram = tuple(tokens[-NGRAM:])
+        found = [_Place(tokens, place, own=True) for place in index.followers(ngram, _OWN_PLACES)]
+        most = len(found) + _HISTORY_PLACES
+        for segment in self._history.segments(salt):
+            places = segment.followers(ngram, most - len(found))
+            found += [_Place(segment.tokens, place, own=False) for place in places]
+        # The classes suffice, so whole slices are compared and no single tokens.
+        matched = NGRAM
+        for length in MATCH_LENGTHS[1:]:
+            suffix = tokens[-length:]
+            longer = [place for place in found if place.tokens[max(place.next - length, 0) : place.next] == suffix]
+            if not longer or len(suffix) < length:
+                break
+            found, matched = longer, length
+        return matched, found
+
+    def _rates_of(self, salt: str) -> AcceptanceRates:
+        rates = self._rates.get(salt)
+        if rates is None:
+            rates = self._rates[salt] = AcceptanceRates()
+            if len(self._rates) > _SALTS:
+                self._rates.popitem(last=False)
+        self._rates.move_to_end(salt)
+        return rates
+
+
+def _vote(places: list[_Place], drafted: list[int]) -> tuple[int, int, list[_Place]]:
+    """Return the token that most places name, the number of places that name one, and those that name this one."""
+    votes: dict[int, list[_Place]] = {}
+    for place in places:
+        votes.setdefault(place.token(len(drafted), drafted), []).append(place)
+    # Among equals the latest place wins, since a dictionary keeps the order in which it was filled.
+    token = max(votes, key=lambda each: len(votes[each]))
+    return token, len(places), votes[token]

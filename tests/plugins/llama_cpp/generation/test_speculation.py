@@ -1,0 +1,143 @@
+import random
+
+import pytest
+
+from puna.backend import Sampling
+from puna_llama_cpp.generation.ngram_index import NgramIndex
+from puna_llama_cpp.generation.speculation import Speculator
+
+WORDS = list(range(100, 140))
+
+
+@pytest.fixture
+def speculator():
+    """A speculator on a machine where draft tokens cost next to nothing."""
+    speculator = Speculator(10_000)
+    set_cost(speculator, 0)
+    return speculator
+
+
+def set_cost(speculator, row):
+    """Make a draft token cost this much of a step."""
+    speculator.costs.observe(1, 0, 1.0)
+    for _ in range(20):
+        speculator.costs.observe(1, 1, 1.0 + row)
+
+
+def drafted(speculator, tokens, salt="", limit=7):
+    return speculator.draft(NgramIndex(list(tokens)), salt, 1, limit).tokens
+
+
+def test_what_followed_before_is_drafted(speculator):
+    assert drafted(speculator, [1, 2, 3, 4, 5, 1, 2, 3])[:2] == [4, 5]
+
+
+def test_a_repetition_goes_on(speculator):
+    assert drafted(speculator, [5, 6, 5, 6, 5, 6], limit=4) == [5, 6, 5, 6]
+
+
+def test_nothing_is_drafted_of_something_new(speculator):
+    assert drafted(speculator, [1, 2, 3, 4, 5]) == []
+    assert drafted(speculator, [1, 2]) == []
+
+
+def test_images_are_not_drafted(speculator):
+    assert drafted(speculator, [1, 2, 3, 4, -7, 1, 2, 3]) == [4]
+
+
+def test_the_longest_common_text_counts(speculator):
+    longer = [20, 21, 22, 23, 1, 2, 3]
+    assert drafted(speculator, [*longer, 8, 1, 2, 3, 9, *longer], limit=1) == [8]
+
+
+def test_the_most_frequent_token_is_drafted_and_among_equals_the_latest(speculator):
+    for token in (8, 9, 8, 7):
+        speculator.remember("", [1, 2, 3, token, 0], 2)
+    assert drafted(speculator, [1, 2, 3], limit=1) == [8]
+    speculator.remember("", [1, 2, 3, 7, 0], 2)
+    assert drafted(speculator, [1, 2, 3], limit=1) == [7]
+
+
+def test_an_earlier_answer_is_drafted_from_its_first_token_on(speculator):
+    prompt = [1, 2, 3, 4]
+    speculator.remember("", [*prompt, *WORDS], len(WORDS))
+    begun = drafted(speculator, [50, *prompt], limit=31)
+    assert begun
+    assert begun == WORDS[: len(begun)]
+    assert drafted(speculator, [50, *prompt, *WORDS[:30]], limit=31) == WORDS[30:]  # and never beyond its end
+
+
+def test_an_answer_is_drafted_only_for_requests_with_its_salt(speculator):
+    speculator.remember("a", [1, 2, 3, *WORDS], len(WORDS))
+    assert drafted(speculator, [1, 2, 3], salt="b") == drafted(speculator, [1, 2, 3]) == []
+    assert drafted(speculator, [1, 2, 3], salt="a", limit=1) == WORDS[:1]
+
+
+def test_a_prompt_without_an_answer_is_not_kept(speculator):
+    speculator.remember("", [1, 2, 3, *WORDS], 0)
+    assert drafted(speculator, [1, 2, 3]) == []
+
+
+def test_a_draft_goes_as_far_as_it_pays():
+    lengths = []
+    for row in (0.9, 0.3, 0.1, 0.02):
+        speculator = Speculator(0)
+        set_cost(speculator, row)
+        lengths.append(len(drafted(speculator, [*WORDS, 1, *WORDS], limit=31)))
+    assert lengths == sorted(lengths)
+    assert lengths[0] < 3
+    assert lengths[-1] > 15
+
+
+@pytest.mark.parametrize("row", [0.02, 0.25, 1.0])
+def test_text_that_never_repeats_costs_next_to_nothing(row):
+    """Every place that is found goes on in another way than the text."""
+    draw = random.Random(4)
+    speculator = Speculator(10_000)
+    set_cost(speculator, row)
+    steps = lost = 0
+    for _ in range(20):
+        tokens = []
+        index = NgramIndex(tokens)
+        for _ in range(300):
+            # Half of the time the last three tokens have occurred before.
+            tokens += draw.choice(([1, 2, 3], [draw.randrange(1000, 9000)]))
+            draft = speculator.draft(index, "", 1, 31)
+            speculator.observe("", draft, 0)
+            lost += row * len(draft.tokens)
+            steps += 1
+        speculator.remember("", tokens, len(tokens))
+    assert lost / steps < 0.02
+
+
+async def test_drafts_change_nothing_but_the_number_of_steps(load, write):
+    """The text is the same with and without drafts: sampled or greedy, with log-probabilities and with a limit."""
+    draw = random.Random(3)
+    asked = []
+    for number in range(24):
+        words = "".join(draw.choice("abcdefgh ") for _ in range(20))
+        sampling = Sampling(temperature=draw.choice((0, 0.3, 1)), seed=number, repeat_penalty=draw.choice((1.0, 1.1)))
+        asked.append((words * 3, {"sampling": sampling, "max_tokens": draw.choice((7, 60)), "top_logprobs": 1}))
+    asked += asked[:12]  # answered before
+    model = await load(context_length=512, parallel=1)
+    plain = await load(context_length=512, parallel=1, backend_options={"speculative_decoding": False})
+    accepted = []
+    for prompt, request in asked:
+        texts, end = await write(model, prompt, **request)
+        accepted.append(end.accepted_draft_tokens)
+        expected, plain_end = await write(plain, prompt, **request)
+        assert (texts, end.reason, end.output_tokens) == (expected, plain_end.reason, plain_end.output_tokens)
+        assert plain_end.draft_tokens == 0
+    assert sum(accepted[:24]) > 0
+    assert sum(accepted[24:]) > 100  # the answers given before
+
+
+async def test_a_history_of_no_tokens_leaves_the_text_of_the_request(load, write):
+    model = await load(parallel=1, backend_options={"draft_history_tokens": 0})
+    plain = await load(parallel=1)
+    drafts = []
+    for each in (model, plain):
+        for _ in range(2):
+            _, end = await write(each, "hello", max_tokens=30)
+            drafts.append(end.accepted_draft_tokens)
+    assert drafts[0] == drafts[1] < drafts[3]
