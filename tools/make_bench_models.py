@@ -2,6 +2,7 @@
 
     135m.gguf     llama, 30 layers of 576, 9 heads (3 for keys and values), vocabulary 49,152, Q8_0
     135m-q4.gguf  the same in Q4_K_M (by the quantizer of puna_llama_cpp)
+    agent.gguf    as 135m.gguf in shape and cost, but it says the words of bench.agent.CHAIN
     copier.gguf   as 135m.gguf in shape and cost, but it says the words of bench.work.CYCLE in turn for ever
     toy.gguf      llama of 0.4M parameters, F32: decoding takes next to no time
     bert.gguf     BERT, 6 layers of 384, vocabulary 30,522, F16, mean pooling
@@ -11,6 +12,7 @@ Run it in the dependency group `models`: `make bench-models OUT=folder`.
 
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,13 +46,16 @@ def byte_char(value: int) -> str:
     return chr(256 + [b for b in range(256) if b not in printable].index(value))
 
 
-def vocabulary(size: int) -> tuple[list[str], list[str]]:
-    """Return tokens and merges in which each of the benchmark's words, with the space in front, is one token."""
+def vocabulary(size: int, more: Iterable[str] = ()) -> tuple[list[str], list[str]]:
+    """Return tokens and merges in which each of the benchmark's words, with the space in front, is one token.
+
+    So is each of `more` words.
+    """
     from tools.bench.work import CYCLE, WORDS
 
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(byte_char(b) for b in range(256))]
     known, merges = set(tokens), []
-    for word in (*WORDS, *CYCLE):
+    for word in (*WORDS, *CYCLE, *more):
         # Every beginning of a word is a merge of the one before and a letter, so that BPE arrives at the whole word.
         left = SPACE
         for letter in word:
@@ -64,29 +69,50 @@ def vocabulary(size: int) -> tuple[list[str], list[str]]:
     return tokens[:size], merges
 
 
-def successors(tokens: list[str]) -> np.ndarray:
-    """Return each token's row of an output matrix made of embeddings: that of the word before it in the cycle."""
+def cycle() -> dict[str, tuple[str, ...]]:
+    """Return the words of bench.work.CYCLE, each followed by the next one."""
     from tools.bench.work import CYCLE
 
+    return {word: (CYCLE[(number + 1) % len(CYCLE)],) for number, word in enumerate(CYCLE)}
+
+
+def output_rows(tokens: list[str], follows: Mapping[str, Sequence[str]], embeddings: np.ndarray) -> np.ndarray:
+    """Return an output matrix with which a model says one of the words that may follow its last word.
+
+    A token's logit is large where the embedding of the last token stands in its row. So the row of a word holds the sum
+    of the embeddings of the words that it follows. Other rows hold their own token's embedding.
+    """
     index = {token: number for number, token in enumerate(tokens)}
-    words = [index[SPACE + word] for word in CYCLE]
-    rows = np.arange(len(tokens))
-    # A token's logit is largest where its own embedding stands. In the row of its successor that makes it say the
-    # successor.
-    rows[np.roll(words, -1)] = words
+    # A special token is written without a space.
+    pairs = [
+        (index[SPACE + word], index[each] if each in index else index[SPACE + each])
+        for word, after in follows.items()
+        for each in after
+    ]
+    rows = embeddings.copy()
+    rows[[token for pair in pairs for token in pair]] = 0
+    for word, each in pairs:
+        rows[each] += embeddings[word]
     return rows
 
 
-def llama(path: Path, shape: Llama, kind: gguf.GGMLQuantizationType, file_type: int, *, copies: bool = False) -> None:
+def llama(
+    path: Path,
+    shape: Llama,
+    kind: gguf.GGMLQuantizationType,
+    file_type: int,
+    *,
+    follows: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     """Write a llama; matrices in `kind`, norms in F32.
 
-    With `copies`, the layers add nothing to a token's embedding, and an output matrix of its own holds the embeddings
-    in the order in which words follow each other. Other models share the embeddings as their output matrix.
+    With `follows`, the words that may follow each word, the layers add nothing to a token's embedding, and an output
+    matrix of its own makes the model say such words. Other models share the embeddings as their output matrix.
     """
     # A fixed seed: figures of two runs of the benchmark belong to the same weights.
     draw = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
-    tokens, merges = vocabulary(shape.vocabulary)
+    tokens, merges = vocabulary(shape.vocabulary, follows or ())
     writer.add_name(path.stem)
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.hidden)
@@ -117,13 +143,14 @@ def llama(path: Path, shape: Llama, kind: gguf.GGMLQuantizationType, file_type: 
         writer.add_tensor(name, np.ones(shape.hidden, np.float32))
 
     # With output projections of zero, each layer costs the usual time and changes nothing.
-    residual = 0.0 if copies else 0.6
+    residual = 0.0 if follows else 0.6
 
     kv = shape.hidden // shape.heads * shape.kv_heads
     embeddings = matrix("token_embd.weight", len(tokens), shape.hidden)
     norm("output_norm.weight")
-    if copies:
-        writer.add_tensor("output.weight", gguf.quants.quantize(embeddings[successors(tokens)], kind), raw_dtype=kind)
+    if follows:
+        rows = output_rows(tokens, follows, embeddings)
+        writer.add_tensor("output.weight", gguf.quants.quantize(rows, kind), raw_dtype=kind)
     for layer in range(shape.layers):
         block = f"blk.{layer}."
         norm(block + "attn_norm.weight")
@@ -205,10 +232,13 @@ def _finish(writer: gguf.GGUFWriter) -> None:
 
 def main(out: Path) -> None:
     """Write all models into a folder."""
+    from tools.bench.agent import CHAIN
+
     out.mkdir(parents=True, exist_ok=True)
     shape = Llama(30, 576, 1536, 9, 3, 49152)
     llama(out / "135m.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7)
-    llama(out / "copier.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7, copies=True)
+    llama(out / "copier.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7, follows=cycle())
+    llama(out / "agent.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7, follows=CHAIN)
     llama(out / "toy.gguf", Llama(1, 64, 128, 4, 4, 6000), gguf.GGMLQuantizationType.F32, 0)
     bert(out / "bert.gguf")
     # The gguf package cannot write k-quants, so llama.cpp quantizes a file of F16.

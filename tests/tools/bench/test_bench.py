@@ -14,7 +14,7 @@ from tools.bench.report import row
 from tools.bench.scenarios import copying
 from tools.bench.servers import Server
 from tools.bench.work import CYCLE, Outcome, Stream
-from tools.make_bench_models import Llama, llama
+from tools.make_bench_models import Llama, cycle, llama
 
 ROOT = Path(__file__).parents[3]
 MODELS = ROOT / "tests/models"
@@ -46,7 +46,7 @@ def test_servers_are_driven_beside_the_bare_loop(tmp_path):
 
 def test_the_copier_says_its_words_in_turn(tmp_path):
     path = tmp_path / "copier.gguf"
-    llama(path, Llama(1, 64, 128, 4, 4, 1200), gguf.GGMLQuantizationType.F32, 0, copies=True)
+    llama(path, Llama(1, 64, 128, 4, 4, 1200), gguf.GGMLQuantizationType.F32, 0, follows=cycle())
     command = ("tools.bench.raw", str(path), "--json", "--tokens", "250", "--prompt", f" {CYCLE[6]} {CYCLE[7]}")
     answer = json.loads(run(*command))
     assert answer["text"].split() == [CYCLE[(8 + i) % len(CYCLE)] for i in range(250)]
