@@ -129,15 +129,12 @@ async def test_drafts_change_nothing_but_the_number_of_steps(load, write):
         assert (texts, end.reason, end.output_tokens) == (expected, plain_end.reason, plain_end.output_tokens)
         assert plain_end.draft_tokens == 0
     assert sum(accepted[:24]) > 0
-    assert sum(accepted[24:]) > 100  # the answers given before
+    assert sum(accepted[24:]) > sum(accepted[:12])  # the answers given before
 
 
-async def test_a_history_of_no_tokens_leaves_the_text_of_the_request(load, write):
-    model = await load(parallel=1, backend_options={"draft_history_tokens": 0})
-    plain = await load(parallel=1)
-    drafts = []
-    for each in (model, plain):
-        for _ in range(2):
-            _, end = await write(each, "hello", max_tokens=30)
-            drafts.append(end.accepted_draft_tokens)
-    assert drafts[0] == drafts[1] < drafts[3]
+@pytest.mark.parametrize(("history", "drafts"), [(0, False), (10_000, True)])
+def test_a_history_of_no_tokens_leaves_the_text_of_the_request(parts, history, drafts):
+    speculator = parts(backend_options={"draft_history_tokens": history}).speculator
+    speculator.remember("", [1, 2, 3, *WORDS], len(WORDS))
+    assert bool(drafted(speculator, [1, 2, 3])) == drafts
+    assert drafted(speculator, [5, 6, 7, 4, 5, 6, 7])[:1] == [4]
