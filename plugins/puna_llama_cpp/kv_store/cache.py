@@ -46,7 +46,8 @@ _CLOSE_SECONDS: Final = 1.5
 """How long the saving at the unloading may take. The core gives a host 3 s to end."""
 _MAX_BACKLOG_BYTES: Final = 512 << 20
 """Bytes of copied states that may wait to be written. The first one is always taken."""
-_MAX_HELD_BYTES: Final = 1 << 30
+_READER_THREADS: Final = 16
+_MAX_HELD_BYTES: Final = 512 << 20
 """Bytes of states that were read and wait for a slot. The first one is always read."""
 _ASSUMED_BYTES_PER_SECOND: Final = 300e6
 """How fast a file is read before that was measured."""
@@ -125,7 +126,9 @@ class DiskCache:
         self._writing: _Job | None = None
         self._deadline: float | None = None
         """When the saving at the unloading ends; None: the model is in use."""
-        self._reader = ThreadPoolExecutor(1, "kv-read")
+        self._reading = threading.Lock()
+        # Many threads, so that no prompt waits for a file that it does not need.
+        self._reader = ThreadPoolExecutor(_READER_THREADS, "kv-read")
         self._opened: Future[None] = self._reader.submit(self._open, options, identity)
         self._writer = threading.Thread(target=self._write_jobs, name="kv-write", daemon=True)
         self._writer.start()
@@ -135,7 +138,7 @@ class DiskCache:
             folder = CacheFolder(options.folder, options.max_bytes)
             secret = Secret(options.secret) if options.secret else None
             fingerprint = identity.fingerprint(self._check_closing)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             log.warning("KV caches are not kept on disk: %s", error)
         except _DeadlineError:
             pass  # the model is unloaded already
@@ -163,18 +166,20 @@ class DiskCache:
         return None
 
     def _find(self, tokens: list[int], salt: str, reusable: int, cached: Callable[[], int]) -> RestoredState | None:
+        self._opened.result()
         self._check_closing()
-        if self._store is None:
+        if (store := self._store) is None:
             return None
         # Ids of images mean nothing in another process.
         text = next((index for index, token in enumerate(tokens) if token < 0), len(tokens))
-        found = self._store.find(tokens, salt, min(reusable, text))
+        found = store.find(tokens, salt, min(reusable, text))
         if found is None or not self._pays(found, found.common - cached()):
             return None
-        state = self._read(self._store, found)
+        # One file at a time: a disk reads two at once no sooner. Prompts that need the same file share it.
+        with self._reading:
+            state = self._read(store, found)
         if state is None:
             return None
-        store = self._store
         return RestoredState(found.common, state, lambda: store.drop(found))
 
     def _pays(self, found: StoredSequence, gain: int) -> bool:
@@ -190,6 +195,7 @@ class DiskCache:
 
     def _read(self, store: SequenceStore, found: StoredSequence) -> State | None:
         """Read a state, or take it from another prompt that waits with it."""
+        self._check_closing()
         held = {key: state for key, each in self._held.items() if (state := each()) is not None}
         self._held = {key: self._held[key] for key in held}
         if (key := (found.partition, found.name)) in held:
@@ -226,7 +232,10 @@ class DiskCache:
             return False
         if waiting and sum(len(job.state) for job in waiting) > _MAX_BACKLOG_BYTES:
             return False
-        state = self._context.state(content.slot)
+        try:
+            state = self._context.state(content.slot)
+        except MemoryError:
+            return False
         if not len(state):
             return False
         with self._changed:
@@ -289,10 +298,12 @@ class DiskCache:
             self._changed.notify()
         self._reader.shutdown(wait=False)
         self._writer.join()
-        if self._opened.done():
+        if (store := self._store) is not None:
             for content in _newest_first(contents):
                 if time.monotonic() > deadline:
                     break
+                # Another process may have removed the file of a sequence that was in memory all the time.
+                store.refresh(content.salt)
                 if self._lacks(content.tokens, content.salt):
                     self._write(_Job(content.tokens, content.salt, self._context.state(content.slot)))
         self._reader.shutdown()

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ from puna_llama_cpp.kv_store.file_format import DamagedFileError, Header, Secret
 from puna_llama_cpp.kv_store.folder import CacheFolder, NoRoomError
 
 log = logging.getLogger(__name__)
+
+
+_MAX_PARTITIONS: Final = 1000
+"""Partitions whose tokens are kept in memory. Others are read again when a prompt needs them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class SequenceStore:
         self._folder, self._fingerprint, self._secret, self._cuts = folder, fingerprint, secret, cuts
         self._lock = threading.Lock()
         self._partitions: dict[str, dict[str, _Entry]] = {}
+        self._warned = False
 
     def find(self, tokens: Sequence[int], salt: str, reusable: int) -> StoredSequence | None:
         """Return the stored sequence that serves most of a prompt, of which `reusable` leading tokens may be served."""
@@ -86,8 +92,9 @@ class SequenceStore:
         try:
             with self._folder.open(stored.partition, stored.name) as file:
                 state = file_format.read_state(file, stored.partition, stored.tokens, self._secret, check)
-        except OSError:
-            return None  # another process needed the room
+        # Another process needed the room, or this one has none.
+        except (OSError, MemoryError):
+            return None
         except DamagedFileError as error:
             self._drop(stored.partition, stored.name, error)
             return None
@@ -121,8 +128,11 @@ class SequenceStore:
         except FileExistsError:
             return True  # another process is writing the same sequence
         except (OSError, NoRoomError) as error:
-            log.warning("a sequence of %d tokens is not kept on disk: %s", len(array), error)
+            # A folder that is too small would give a line for each sequence.
+            level, self._warned = (logging.DEBUG if self._warned else logging.WARNING), True
+            log.log(level, "a sequence of %d tokens is not kept on disk: %s", len(array), error)
             return False
+        self._warned = False
         with self._lock:
             self._partitions.setdefault(partition, {})[name] = _Entry(header, array)
         if self._cuts:
@@ -149,7 +159,12 @@ class SequenceStore:
             except DamagedFileError as error:
                 self._drop(partition, name, error)
         with self._lock:
-            self._partitions[partition] = entries
+            # Clients choose the salts, so partitions without files take no memory, and those of long ago are forgotten.
+            self._partitions.pop(partition, None)
+            if entries:
+                self._partitions[partition] = entries
+            while len(self._partitions) > _MAX_PARTITIONS:
+                del self._partitions[next(iter(self._partitions))]
         return dict(entries)
 
     def _drop(self, partition: str, name: str, error: DamagedFileError) -> None:
