@@ -213,12 +213,14 @@ class Context:
         lib.llama_memory_seq_rm(self._memory, target, -1, -1)
         return False
 
-    def state(self, slot: int) -> NDArray[np.uint8]:
+    def state(self, slot: int, buffer: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Return a copy of a sequence's memory in llama.cpp's own format, which `set_state` of an equal context takes.
 
-        It is empty if llama.cpp failed.
+        The copy is a part of `buffer` if that is large enough: fresh memory takes longer than the copy itself. It is
+        empty if llama.cpp failed.
         """
-        state = np.empty(lib.llama_state_seq_get_size(self.pointer, slot), np.uint8)
+        size = lib.llama_state_seq_get_size(self.pointer, slot)
+        state = buffer if buffer is not None and len(buffer) >= size else np.empty(size, np.uint8)
         data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         return state[: lib.llama_state_seq_get_data(self.pointer, data, len(state), slot)]
 

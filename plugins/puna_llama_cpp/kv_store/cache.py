@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+import numpy as np
+
 from puna_llama_cpp.kv_store.file_format import Secret, State
 from puna_llama_cpp.kv_store.fingerprint import ModelIdentity
 from puna_llama_cpp.kv_store.folder import CacheFolder
@@ -47,6 +49,9 @@ _CLOSE_SECONDS: Final = 1.5
 _MAX_BACKLOG_BYTES: Final = 512 << 20
 """Bytes of copied states that may wait to be written. The first one is always taken."""
 _READER_THREADS: Final = 16
+"""Threads that look for stored sequences. One of them at a time reads a file."""
+_MAX_SPARE_BYTES: Final = 256 << 20
+"""Bytes of the memory that is kept for the next copy, while the model is in use."""
 _MAX_HELD_BYTES: Final = 512 << 20
 """Bytes of states that were read and wait for a slot. The first one is always read."""
 _ASSUMED_BYTES_PER_SECOND: Final = 300e6
@@ -101,8 +106,8 @@ class StateReader(Protocol):
 
     supports_partial_removal: bool
 
-    def state(self, slot: int) -> State:
-        """Return a copy of a sequence's memory."""
+    def state(self, slot: int, buffer: State | None = None) -> State:
+        """Return a copy of a sequence's memory, in `buffer` if it fits."""
         ...
 
 
@@ -121,6 +126,8 @@ class DiskCache:
         self._read_bytes_per_second = _ASSUMED_BYTES_PER_SECOND
         self._held: dict[tuple[str, str], weakref.ref[State]] = {}
         """The states that were read and are still in use, by the partitions and names of their files."""
+        self._spare: State | None = None
+        """Memory of a state that has been written, for the next one."""
         self._changed = threading.Condition()
         self._jobs: deque[_Job] = deque()
         self._writing: _Job | None = None
@@ -233,7 +240,8 @@ class DiskCache:
         if waiting and sum(len(job.state) for job in waiting) > _MAX_BACKLOG_BYTES:
             return False
         try:
-            state = self._context.state(content.slot)
+            buffer, self._spare = self._spare, None
+            state = self._context.state(content.slot, buffer)
         except MemoryError:
             return False
         if not len(state):
@@ -245,7 +253,10 @@ class DiskCache:
 
     def save_one(self, contents: Sequence[SlotContent]) -> bool:
         """Save the newest of some slots that the disk lacks; return False if none was copied. See `save`."""
-        return any(self.save(each) for each in _newest_first(contents))
+        if any(self.save(each) for each in _newest_first(contents)):
+            return True
+        self._spare = None  # an idle model keeps no memory for this
+        return False
 
     def _lacks(self, tokens: list[int], salt: str) -> bool:
         """Return whether enough of a sequence is not on disk, as far as is known."""
@@ -266,6 +277,8 @@ class DiskCache:
                     return
                 self._writing = job = self._jobs.popleft()
             self._write(job)
+            buffer = job.state.base if job.state.base is not None else job.state
+            self._spare = buffer if isinstance(buffer, np.ndarray) and len(buffer) <= _MAX_SPARE_BYTES else None
 
     def _write(self, job: _Job) -> None:
         if (store := self._store) is None:

@@ -84,6 +84,15 @@ async def test_a_sequence_whose_slot_another_takes_comes_back(answer):
     assert texts[2] == (await answer((*PROMPT, 9), options={}))[0][0]
 
 
+async def test_chats_that_take_turns_in_one_slot_get_their_own_states(answer):
+    shapes = ((3, 300), (4, 200), (5, 250))
+    prompts = [tuple(first + (5 * index) % 100 for index in range(length)) for first, length in shapes]
+    (first, second, third), _ = await answer(*prompts, options={}, parallel=3)
+    texts, cached = await answer(*prompts * 3, parallel=1)
+    assert cached == [0, 0, 0, *[len(prompt) - 1 for prompt in prompts] * 2]
+    assert texts == [first, second, third] * 3
+
+
 async def test_memory_is_preferred_to_the_disk(answer, monkeypatch):
     await answer(PROMPT)
     reads = []
@@ -101,7 +110,6 @@ async def test_memory_is_preferred_to_the_disk(answer, monkeypatch):
         {"flash_attention": "off"},
         {"context_length": 512},
         {"batch_size": 64},
-        {"threads": 2},
     ],
 )
 async def test_whatever_decides_the_bits_keeps_files_apart(answer, other, files):
@@ -110,6 +118,12 @@ async def test_whatever_decides_the_bits_keeps_files_apart(answer, other, files)
     assert cached == [0]
     assert texts == (await answer(PROMPT, options={}, **other))[0]
     assert len({path.parent for path in files()}) == 2
+
+
+def test_threads_and_loading_count_too(parts):
+    given = ({}, {"threads": 2}, {"use_mmap": True}, {"gpu_layers": 0})
+    first, *others = [parts(**each).identity.settings for each in given]
+    assert all(each != first for each in others)
 
 
 async def test_salts_are_kept_apart(answer):
@@ -166,6 +180,21 @@ async def test_what_runs_at_the_unloading_is_kept_too(open_model, write, answer)
     with pytest.raises(Exception, match="unloaded"):
         await running
     assert (await answer(PROMPT))[1] == [len(PROMPT) - 1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_nothing_is_kept_after_an_error_in_the_middle_of_a_step(open_model, write, files, monkeypatch):
+    model = await open_model()
+    await write(model, PROMPT)
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("puna_llama_cpp.generation.output_processor.OutputProcessor.advance", fail)
+    with pytest.raises(Exception, match="unloaded"):
+        await write(model, OTHER)
+    await model.aclose()
+    assert files() == []
 
 
 async def test_an_idle_model_saves_in_advance(open_model, write, files, monkeypatch):

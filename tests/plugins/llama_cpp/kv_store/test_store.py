@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from puna_llama_cpp.kv_store import store as store_module
 from puna_llama_cpp.kv_store.file_format import Secret
 from puna_llama_cpp.kv_store.folder import CacheFolder
 from puna_llama_cpp.kv_store.store import SequenceStore
@@ -116,6 +117,16 @@ def test_a_sequence_that_does_not_fit_is_not_kept(make_store, caplog):
     assert not write(store, CHAT)
     assert "does not fit" in caplog.text
     assert find(store, CHAT) == 0
+
+
+def test_salts_of_clients_take_no_memory_without_files(make_store, monkeypatch):
+    monkeypatch.setattr(store_module, "_MAX_PARTITIONS", 2)
+    store = make_store()
+    for number in range(5):
+        assert find(store, CHAT, f"empty {number}") == 0
+        write(store, CHAT, str(number))
+        assert len(store._partitions) <= 3  # the newest was written after the last look
+    assert find(store, CHAT, "0") == 100
 
 
 def test_the_same_sequence_is_written_once(make_store, tmp_path):
