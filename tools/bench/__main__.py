@@ -2,16 +2,19 @@
 
 import argparse
 import asyncio
-import platform
 import tempfile
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from tools.bench.report import row
+from tools.bench.memory_limit import bandwidth, bytes_per_token
+from tools.bench.report import line, shares_of, values_of
+from tools.bench.results import Machine, Results
 from tools.bench.scenarios import SCENARIOS, Scenario, raw_one
 from tools.bench.servers import Server, memory, running
 from tools.bench.work import Outcome
+
+from tools.bench import page
 
 RAW = "raw loop"
 
@@ -37,6 +40,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, required=True, help="folder that make_bench_models.py wrote")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="comma list of scenario names")
+    parser.add_argument(
+        "--ggml",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="start the Puna of this name once more, as NAME-ggml, without its kernels (PUNA_KERNELS=0)",
+    )
+    parser.add_argument("--page", type=Path, metavar="FOLDER", help="write a page of the results with pictures there")
     parser.add_argument("--raw", action="store_true", help="one stream of llama.cpp's bare loop beside the servers'")
     return parser.parse_args()
 
@@ -64,17 +75,46 @@ async def measure(
     return outcomes
 
 
+def commands(told: argparse.Namespace) -> dict[str, str]:
+    """Return the commands of all servers by their names."""
+    found: dict[str, str] = {}
+    for given in told.server:
+        name, _, command = given.partition("=")
+        found[name] = command
+        if name in told.ggml:
+            found[f"{name}-ggml"] = f"PUNA_KERNELS=0 {command}"
+    return found
+
+
+async def report(scenario: Scenario, servers: list[Server], told: argparse.Namespace, results: Results) -> None:
+    """Measure a scenario, print its rows and add them to the results."""
+    model = told.models / f"{scenario.model}.gguf"
+    outcomes = await measure(scenario, servers, told.rounds, model if told.raw and scenario.raw else None)
+    figures = {figure: values_of(figure, outcomes) for figure in scenario.figures}
+    # Several streams read the weights once together, so only a single one shows what memory allows.
+    if scenario.raw and results.machine.bandwidth:
+        figures["of memory"] = shares_of(outcomes, results.machine.bandwidth / bytes_per_token(model))
+    print(scenario.name)
+    for figure, values in figures.items():
+        print(line(figure, values), flush=True)
+        results.add(scenario.name, figure, values)
+
+
 async def main() -> None:
-    """Run everything and print the table."""
+    """Run everything, print the table, and write the page."""
     told = arguments()
     wanted = {name.strip() for name in told.only.split(",") if name.strip()}
     scenarios = [each for each in SCENARIOS if not wanted or each.name in wanted]
-    print(f"{platform.machine()}, {platform.python_version()}, {told.rounds} rounds, medians; ratios with their range")
+    machine = Machine.this()
+    print(f"{machine.processor}, {machine.cores} cores, {machine.system}")
+    print(f"{told.rounds} rounds, medians; ratios with their range")
+    if any(scenario.raw for scenario in scenarios):
+        machine.bandwidth = await asyncio.to_thread(bandwidth, machine.cores)
+        print(f"memory: {machine.bandwidth / 1e9:.1f} GB/s are read by {machine.cores} threads")
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         async with AsyncExitStack() as stack:
             servers = []
-            for given in told.server:
-                name, _, command = given.partition("=")
+            for name, command in commands(told).items():
                 folder = Path(scratch) / name
                 folder.mkdir()
                 servers.append(
@@ -83,16 +123,22 @@ async def main() -> None:
             for server in servers:
                 for model in sorted({scenario.model for scenario in scenarios}):
                     await server.create(model, told.models / f"{model}.gguf")
-            columns = [server.name for server in servers] + [RAW] * told.raw
+            # Puna tells the version of Ollama whose API it has.
+            described = {
+                server.name: f"`{command}`, which tells version {await server.version()}"
+                for server, command in zip(servers, commands(told).values(), strict=True)
+            }
+            if told.raw:
+                described[RAW] = "llama.cpp alone, by `tools.bench.raw`"
+            columns = list(described)
+            results = Results(machine, told.rounds, described)
             print(f"{'':14}" + "".join(f"{column:>14}" for column in columns))
             print(f"  {'start s':12}" + "".join(f"{server.start_seconds:>14.3f}" for server in servers))
             for scenario in scenarios:
-                raw = told.models / f"{scenario.model}.gguf" if told.raw and scenario.raw else None
-                outcomes = await measure(scenario, servers, told.rounds, raw)
-                print(scenario.name)
-                for figure in scenario.figures:
-                    print(row(figure, outcomes), flush=True)
+                await report(scenario, servers, told, results)
             print(f"  {'memory MB':12}" + "".join(f"{memory(server.pid) / 1e6:>14.1f}" for server in servers))
+    if told.page:
+        page.write(results, told.page)
 
 
 if __name__ == "__main__":

@@ -59,9 +59,24 @@ def _median(values: Sequence[float | None]) -> str:
     return f"{statistics.median(counted):.4g}{missing}"
 
 
+def values_of(figure: str, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, list[float | None]]:
+    """Return one figure of all servers, round by round."""
+    return {name: [FIGURES[figure](each) for each in rounds] for name, rounds in outcomes.items()}
+
+
+def shares_of(outcomes: Mapping[str, Sequence[Outcome]], most: float) -> dict[str, list[float | None]]:
+    """Return the decoding of all servers as a share of the `most` tokens a second that memory allows."""
+    decoding = values_of("decoding/s", outcomes)
+    return {name: [each and each / most for each in rounds] for name, rounds in decoding.items()}
+
+
 def row(figure: str, outcomes: Mapping[str, Sequence[Outcome]]) -> str:
-    """Write one figure of all servers: medians, then the first one's ratio to each other, with its spread."""
-    values = {name: [FIGURES[figure](each) for each in rounds] for name, rounds in outcomes.items()}
+    """Write one figure of all servers, as `line` does."""
+    return line(figure, values_of(figure, outcomes))
+
+
+def line(figure: str, values: Mapping[str, Sequence[float | None]]) -> str:
+    """Write values of all servers: medians, then the first one's ratio to each other, with its spread."""
     medians = "".join(f"{_median(each):>14}" for each in values.values())
     first, *others = values
     ratios = []

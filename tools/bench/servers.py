@@ -66,6 +66,11 @@ class Server:
         """The metadata of each call. Call credentials would cost a thread for each call."""
         return (("authorization", f"Bearer {self.secrets.key}"),) if self.secrets else ()
 
+    async def version(self) -> str:
+        """Return the version that it tells."""
+        async with self.session.get(f"{self.url}/api/version") as answer:
+            return str((await answer.json())["version"])
+
     async def create(self, name: str, path: Path) -> None:
         """Make a model of a GGUF file."""
         with path.open("rb") as file:

@@ -34,14 +34,18 @@ def test_servers_are_driven_beside_the_bare_loop(tmp_path):
     server = f"puna={sys.executable} -m puna serve"
     told = run(
         *("tools.bench", "--server", server, "--models", str(tmp_path)),
-        *("--rounds", "1", "--raw", "--only", "cold,one warm,embed short beside long"),
+        *("--rounds", "1", "--raw", "--only", "cold,one warm,embed short beside long", "--ggml", "puna"),
+        *("--page", str(tmp_path / "page")),
     )
     figures = [line.split() for line in told.splitlines() if line.startswith("  tokens/s")]
-    [[_, puna, raw, *_]] = figures
-    assert float(puna) > 0
-    assert float(raw) > 0
+    [[_, puna, ggml, raw, *_]] = figures
+    assert all(float(each) > 0 for each in (puna, ggml, raw))
+    assert "  of memory" in told
     assert "none counted" not in told
     assert "embed short beside long" in told
+    page = (tmp_path / "page/README.md").read_text()
+    assert f"| one warm | tokens/s | {puna} | {ggml} | {raw} |" in page
+    assert (tmp_path / "page/throughput.svg").exists()
 
 
 def test_the_copier_says_its_words_in_turn(tmp_path):
