@@ -14,14 +14,13 @@ from puna.gguf import reader
 
 _PART = 256 << 20
 """Bytes that each thread reads at once: many times the caches."""
-_PASSES = 24
 _EMBEDDINGS = "token_embd.weight"
 _OUTPUT = "output.weight"
 _EXPERTS = "_exps."
 
 
-def bandwidth(threads: int) -> float:
-    """Measure how many bytes a second some threads read together: the best of a few passes.
+def bandwidth(threads: int, passes: int = 24) -> float:
+    """Measure how many bytes a second some threads read together: the best of a few passes over memory.
 
     The C library's memchr looks for a byte that is not there, with the widest vectors of the processor.
     """
@@ -29,24 +28,24 @@ def bandwidth(threads: int) -> float:
     search.restype = ctypes.c_void_p
     search.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
     ready = threading.Barrier(threads)
-    passes: list[list[tuple[float, float]]] = [[] for _ in range(threads)]
+    spent: list[list[tuple[float, float]]] = [[] for _ in range(threads)]
 
     def read(own: list[tuple[float, float]]) -> None:
         # Filled by the thread that reads it, so that it lies in memory near this thread's core.
         part = ctypes.create_string_buffer(_PART)
         ctypes.memset(part, 1, _PART)
-        for _ in range(_PASSES):
+        for _ in range(passes):
             ready.wait()
             began = time.perf_counter()
             search(part, 2, _PART)
             own.append((began, time.perf_counter()))
 
-    workers = [threading.Thread(target=read, args=(own,)) for own in passes]
+    workers = [threading.Thread(target=read, args=(own,)) for own in spent]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    spans = [max(end for _, end in each) - min(begin for begin, _ in each) for each in zip(*passes, strict=True)]
+    spans = [max(end for _, end in each) - min(begin for begin, _ in each) for each in zip(*spent, strict=True)]
     return threads * _PART / min(spans)
 
 

@@ -42,4 +42,4 @@ def test_the_share_is_that_of_decoding_and_unknown_where_nothing_was_counted():
 
 
 def test_the_bandwidth_is_that_of_a_memory():
-    assert 1e8 < bandwidth(1) < 1e13
+    assert 1e8 < bandwidth(2, passes=2) < 1e13

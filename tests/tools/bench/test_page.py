@@ -11,9 +11,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture
 def results():
-    found = Results(
-        Machine("A <fast> processor", 2, "Linux", 20e9), 2, {"puna": "`puna serve`", "other & more": ""}
-    )
+    found = Results(Machine("A <fast> processor", 2, "Linux", 20e9), 2, {"puna": "`puna serve`", "other & more": ""})
     found.add("one", "tokens/s", {"puna": [30.0, 50.0], "other & more": [20.0, 20.0]})
     found.add("one", "of memory", {"puna": [0.5, 0.7], "other & more": [None, None]})
     found.add("cold", "first", {"puna": [0.25, 0.25], "other & more": [0.5, 1.0]})
