@@ -22,6 +22,7 @@ def main():
             object_store_memory=OBJECT_BYTES,
             include_dashboard=False,
             node_ip_address="127.0.0.1",
+            **({"gcs_server_port": wanted["port"]} if "port" in wanted else {}),
         )
         processes = {kind: found[0].process.pid for kind, found in node.all_processes.items()}
         head = head or processes["gcs_server"]

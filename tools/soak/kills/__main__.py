@@ -14,11 +14,17 @@ import aiohttp
 import grpc.aio
 from tools.soak.kills.clients import CHANNEL, Ways
 from tools.soak.kills.cluster import PUNA, ROOT, Cluster, StaticCluster
+from tools.soak.kills.network_cluster import NetworkCluster
 from tools.soak.kills.programs import command, marked
+from tools.soak.kills.ray_cluster import RayCluster
 from tools.soak.kills.rounds import Rounds, Verdict, until
 
 MODELS: Final = ("one", "two", "three")
-LAUNCHERS: Final[dict[str, Callable[[Path], Cluster]]] = {"static": StaticCluster}
+LAUNCHERS: Final[dict[str, Callable[[Path], Cluster]]] = {
+    "static": StaticCluster,
+    "network": NetworkCluster,
+    "ray": RayCluster,
+}
 MOST_FAULTS: Final = 50
 """Faults that the report names. All are counted."""
 GONE_SECONDS: Final = 20.0
@@ -28,7 +34,7 @@ GONE_SECONDS: Final = 20.0
 def arguments() -> argparse.Namespace:
     """Read argv."""
     parser = argparse.ArgumentParser(prog="python -m tools.soak.kills", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=200, help="0: one of each kind")
     parser.add_argument("--launcher", choices=LAUNCHERS, default="static")
     parser.add_argument("--kinds", default="", help="what is killed, separated by commas (default: everything)")
     parser.add_argument("--streams", type=int, default=6, help="clients that stream")
@@ -106,7 +112,7 @@ async def main() -> int:
         cluster = LAUNCHERS[told.launcher](Path(folder))
         draw = random.Random(told.seed)
         allowed = tuple(told.kinds.split(",")) if told.kinds else tuple(cluster.kinds)
-        kinds = tuple(draw.choice(allowed) for _ in range(told.rounds))
+        kinds = tuple(draw.choice(allowed) for _ in range(told.rounds)) or allowed
         verdict = await torment(
             cluster, kinds, streams=told.streams, probers=told.probers, slack=told.slack, seed=told.seed
         )

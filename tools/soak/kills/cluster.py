@@ -16,12 +16,13 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from tools.bench.servers import free_port
-from tools.soak.kills.programs import MARK, Program, below, hosts, parents
+from tools.soak.kills.programs import MARK, Program, below, hosts, parents, send
 
 ROOT: Final = Path(__file__).parents[3]
 PUNA: Final = str(Path(sys.executable).with_name("puna"))
 SCRIPTED: Final = ROOT / "tests/plugins/scripted"
 LEASE_SECONDS: Final = 4.0
+NODES: Final = 3
 SLOTS: Final = 32
 """Slots of each model, so that no stream waits for another one."""
 READY: Final = re.compile(r"REST on (\S+), gRPC on (\S+)")
@@ -37,6 +38,8 @@ class Broken:
     """By the monotonic clock."""
     hosts: frozenset[int]
     """Process ids of the hosts that cannot serve any more."""
+    maybe: frozenset[int] = frozenset()
+    """Those of hosts that may end for it."""
     core: bool = False
     """Whether the server is gone with every connection to it."""
     settle_seconds: float = 1.0
@@ -109,9 +112,9 @@ class StaticCluster(Server):
 
     kinds: Sequence[str] = ("host", "hosts", "node", "nodes", "stop", "core")
 
-    def __init__(self, folder: Path, nodes: int = 3) -> None:
-        """Nothing is started yet."""
-        addresses = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
+    def __init__(self, folder: Path, addresses: Sequence[str] = ()) -> None:
+        """`addresses` are those of the nodes; empty: three on this machine. Nothing is started yet."""
+        addresses = addresses or [f"127.0.0.1:{free_port()}" for _ in range(NODES)]
         super().__init__(
             folder,
             {
@@ -144,8 +147,10 @@ class StaticCluster(Server):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.core.end()
-        await asyncio.gather(*(each.end() for each in self.nodes))
+        try:
+            await self.core.end()
+        finally:
+            await asyncio.gather(*(each.end() for each in self.nodes))
 
     def programs(self) -> Sequence[Program]:
         """Return the server and the nodes."""
@@ -176,13 +181,13 @@ class StaticCluster(Server):
         gone = frozenset(below(set(pids)) & hosts(self.run))
         at = time.monotonic()
         for pid in pids:
-            os.kill(pid, number)
+            send(pid, number)
         return Broken(text, at, gone, core=core)
 
     async def mend(self) -> None:
         """Start again what was killed, and continue what was stopped."""
         for pid in self._stopped:
-            os.kill(pid, signal.SIGCONT)
+            send(pid, signal.SIGCONT)
         self._stopped.clear()
         gone = [each for each in self.programs() if not each.runs]
         await asyncio.gather(*(each.end() for each in gone))

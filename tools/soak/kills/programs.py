@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
@@ -107,6 +108,12 @@ def parents() -> dict[int, int]:
             if state != "Z":
                 found[int(entry.name)] = int(parent)
     return found
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process, unless it has ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def marked(run: str) -> Iterator[int]:

@@ -32,7 +32,7 @@ RECOVERY_SECONDS: Final = 40.0
 NUMBERS: Final = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{12,}\b|\d+")
 CLEAR: Final = re.compile(
     r"cannot be reached|has not answered for|does not answer|has terminated|connection to it broke|not used any more"
-    r"|SIGKILL|shutting down|serves another core"
+    r"|SIGKILL|exit status \d+ \(on|shutting down|serves another core|Ray"
 )
 """Texts that tell a client what has happened."""
 CONNECTION: Final = re.compile(r"REST connection: |gRPC UNAVAILABLE: ")
@@ -66,7 +66,6 @@ class Rounds:
         self._models = models
         self._draw = draw
         self._bound = ERROR_SECONDS + slack
-        self._slack = slack
         self.verdict = Verdict()
         self._round = 0
         self._what = "start"
@@ -124,7 +123,7 @@ class Rounds:
 
     def _judge(self, stream: Stream, places: set[int], broken: Broken, kind: str) -> None:
         affected = broken.core or (bool(places) and places <= broken.hosts)
-        safe = not broken.core and not places & broken.hosts
+        safe = not broken.core and not places & (broken.hosts | broken.maybe)
         if not stream.exact:
             self._fault(f"{stream.name} lost a piece: {stream.text[-200:]}")
         if not stream.ended_at:
@@ -141,7 +140,7 @@ class Rounds:
         self._note(stream.error, broken, stream.name)
         if safe:
             self._fault(f"{stream.name} ended although its hosts run: {stream.error}")
-        if delay > self._bound:
+        if delay > self._bound + (broken.settle_seconds if broken.maybe else 0.0):
             self._fault(f"{stream.name} got its error after {delay:.1f} s: {stream.error}")
 
     def _judge_short(self, outcome: Outcome, broken: Broken) -> None:
