@@ -144,7 +144,7 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
         options.max_sequences,
         projector,
         spec.constraint_limits,
-        _speculator(spec, context),
+        _speculator(spec, weights, context),
         identity,
         disk,
     )
@@ -175,11 +175,12 @@ def _disk_options(given: Mapping[str, object]) -> DiskCacheOptions | None:
     return DiskCacheOptions(Path(folder), most if isinstance(most, int) else DEFAULT_MAX_BYTES, secret)
 
 
-def _speculator(spec: ModelSpec, context: Context) -> Speculator | None:
+def _speculator(spec: ModelSpec, weights: Weights, context: Context) -> Speculator | None:
     """Return what drafts tokens; None if an option forbids it, or where rejected tokens cannot be removed again."""
     if not context.supports_partial_removal or not spec.backend_options.get("speculative_decoding", True):
         return None
-    return Speculator(int(str(spec.backend_options.get("draft_history_tokens", _DRAFT_HISTORY_TOKENS))))
+    history = int(str(spec.backend_options.get("draft_history_tokens", _DRAFT_HISTORY_TOKENS)))
+    return Speculator(history, weights.vocabulary.tokenize_continuation)
 
 
 def _facts(

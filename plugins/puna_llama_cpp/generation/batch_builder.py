@@ -25,6 +25,8 @@ _MAX_SHARED_ROWS = 16
 """Rows of a step with several sequences and draft tokens. A long draft of one would delay the others' next tokens."""
 _MAX_ROWS = 32
 """Rows of a step with draft tokens. The kernels give so many rows the bits that they have without drafts."""
+_FORCED_TEXT_SECONDS = 0.0003
+"""How long a step waits for the text that a constraint forces. It usually comes within a third of this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,8 @@ class BatchBuilder:
         # The draft and the token sampled after it must fit into the context, and into what may be generated.
         limit = min(draft_limit, self._context.length - start - 2, sequence.request.max_tokens - sequence.generated - 1)
         if self._speculator is not None and limit > 0:
-            draft = self._speculator.draft(sequence.ngrams, sequence.request.cache_salt, decoding, limit)
+            forced = sequence.matcher.forced_text(_FORCED_TEXT_SECONDS) if sequence.matcher else b""
+            draft = self._speculator.draft(sequence.ngrams, sequence.request.cache_salt, decoding, limit, forced)
         position = sequence.images.position(start)
         last = self._batch.add(
             sequence.slot,

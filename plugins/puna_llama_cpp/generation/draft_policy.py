@@ -13,6 +13,7 @@ but a probe now and then.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 _ROW_SHARE: Final = 0.25
@@ -20,9 +21,16 @@ _ROW_SHARE: Final = 0.25
 _LEAST_ROW_SHARE: Final = 0.02
 """A lower bound for the measured cost, which is a difference of two noisy durations."""
 _STEPS: Final = 15
-"""The number of newest steps whose median counts."""
-_PRIOR_STEPS: Final = 5
+"""The number of newest steps with drafts whose median counts."""
+_COMPARED_STEPS: Final = 5
+"""The number of newest steps without drafts with which a step with drafts is compared."""
+_PRIOR_STEPS: Final = 3
 """The number of steps that the assumed cost counts for."""
+_MAX_AGE_STEPS: Final = 128
+"""Steps after which a measured cost no longer counts.
+
+A machine that becomes busy makes drafts look expensive, and without drafts nothing would correct that.
+"""
 _MEMORY: Final = 48
 """The number of draft tokens over which an acceptance rate is measured."""
 _PRIOR_WEIGHT: Final = 4
@@ -37,6 +45,9 @@ OWN_TEXT: Final = 0
 """Rates from this index on, one for each class: drafts from the sequence's own text."""
 HISTORY: Final = len(MATCH_LENGTHS)
 """Rates from this index on: drafts from other answers."""
+FORCED: Final = 2 * len(MATCH_LENGTHS)
+"""The rate of text that a constraint forces. The model may divide it into tokens in another way."""
+_FORCED_RATE: Final = 0.9
 
 
 class StepCosts:
@@ -44,25 +55,31 @@ class StepCosts:
 
     def __init__(self) -> None:
         """Start without measurements, with an assumed cost of draft tokens."""
+        self._count = 0
         self._steps: dict[int, deque[float]] = {}
-        self._row_shares = deque([_ROW_SHARE] * _PRIOR_STEPS, maxlen=_STEPS)
+        """By the number of sequences: durations of the last steps without drafts."""
+        self._row_shares: deque[tuple[int, float]] = deque(maxlen=_STEPS)
+        """What each draft token added to the last steps with drafts, and when."""
 
     def observe(self, decoding: int, drafted: int, seconds: float) -> None:
         """Record the duration of a step with this many decoding sequences and draft tokens, and no prompt."""
+        self._count += 1
         if not drafted:
-            self._steps.setdefault(decoding, deque(maxlen=_STEPS)).append(seconds)
+            self._steps.setdefault(decoding, deque(maxlen=_COMPARED_STEPS)).append(seconds)
         elif decoding in self._steps:
             step = _median(self._steps[decoding])
-            self._row_shares.append(max((seconds / step - 1) / drafted, _LEAST_ROW_SHARE))
+            self._row_shares.append((self._count, max((seconds / step - 1) / drafted, _LEAST_ROW_SHARE)))
 
     def row_share(self) -> float:
         """Return how much a draft token lengthens a step, as a share of a step without drafts."""
-        return _median(self._row_shares)
+        recent = [share for when, share in self._row_shares if self._count - when <= _MAX_AGE_STEPS]
+        return _median([*recent, *[_ROW_SHARE] * _PRIOR_STEPS])
 
 
-def _median(values: deque[float]) -> float:
+def _median(values: Iterable[float]) -> float:
     # Durations on a busy machine have outliers that no average forgets soon.
-    return sorted(values)[len(values) // 2]
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
 
 
 class AcceptanceRates:
@@ -70,7 +87,7 @@ class AcceptanceRates:
 
     def __init__(self) -> None:
         """Start with assumed rates."""
-        self._rates = [*_INITIAL_RATES, *_INITIAL_RATES]
+        self._rates = [*_INITIAL_RATES, *_INITIAL_RATES, _FORCED_RATE]
         self._weights = [float(_PRIOR_WEIGHT)] * len(self._rates)
         self._declined = [0] * len(self._rates)
 

@@ -9,16 +9,19 @@ same logits as without drafts, to the bit where the kernels compute them, so the
 
 Two texts are searched: that of the sequence itself, prompt and answer, and the recent answers to requests with the same
 cache salt (`answer_history`). Of all places at which the last tokens occurred before, those count where the most tokens
-in front agree. They vote on each draft token, and the places that voted for another token drop out. `draft_policy`
-decides how far a draft goes.
+in front agree. They vote on each draft token, and the places that voted for another token drop out. Where a constraint
+leaves no choice of text, as in the names of a schema's properties, that text is drafted: the model still chooses its
+tokens, so the answer is the same. `draft_policy` decides how far a draft goes.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from puna_llama_cpp.generation.answer_history import AnswerHistory
-from puna_llama_cpp.generation.draft_policy import HISTORY, MATCH_LENGTHS, OWN_TEXT, AcceptanceRates, StepCosts
+from puna_llama_cpp.generation.draft_policy import FORCED, HISTORY, MATCH_LENGTHS, OWN_TEXT, AcceptanceRates, StepCosts
 from puna_llama_cpp.generation.ngram_index import NGRAM, NgramIndex
 
 _OWN_PLACES: Final = 4
@@ -27,6 +30,8 @@ _HISTORY_PLACES: Final = 12
 """Places in the history that are compared."""
 _CONTEXT_TOKENS: Final = 32
 """Tokens in front of an answer that are kept with it, so that its beginning is found again."""
+_FORCED_TEXTS: Final = 1024
+"""Texts forced by constraints whose tokens are kept."""
 _SALTS: Final = 256
 """Cache salts whose acceptance rates are kept."""
 _CLASSES: Final = [
@@ -69,37 +74,52 @@ class _Place:
 class Speculator:
     """Drafts tokens for the sequences of a model. Use it on the decode thread."""
 
-    def __init__(self, history_tokens: int) -> None:
-        """Keep recent answers with so many tokens; 0: draft from a sequence's own text only."""
+    def __init__(self, history_tokens: int, tokenize: Callable[[str], list[int]] = lambda _: []) -> None:
+        """Keep recent answers with so many tokens; 0: draft from a sequence's own text only.
+
+        `tokenize` returns the tokens of a text that continues another one.
+        """
+        self._tokenize = lru_cache(_FORCED_TEXTS)(tokenize)
         self._history = AnswerHistory(history_tokens)
         self._rates: OrderedDict[str, AcceptanceRates] = OrderedDict()
         self.costs = StepCosts()
 
-    def draft(self, index: NgramIndex, salt: str, decoding: int, limit: int) -> Draft:
+    def draft(self, index: NgramIndex, salt: str, decoding: int, limit: int, forced: bytes = b"") -> Draft:
         """Return up to `limit` tokens that may follow the tokens of an index; often none.
 
-        `decoding`: the number of sequences that the step serves.
+        `decoding`: the number of sequences that the step serves. `forced`: the text that must follow by a constraint.
         """
         index.update()
         if limit < 1 or len(index.tokens) < NGRAM:
             return NO_DRAFT
         matched, places = self._places(index, salt)
-        if not places:
+        # A text may end within a character.
+        certain = self._tokenize(forced.decode("utf-8", "ignore")) if forced else []
+        if not places and not certain:
             return NO_DRAFT
         rates = self._rates_of(salt)
         # Rates are counted by where the latest place is.
-        source = OWN_TEXT if places[0].own else HISTORY
+        source = OWN_TEXT if places and places[0].own else HISTORY
         row = self.costs.row_share()
         # In steps, and in tokens.
         duration, probability, expected = 1.0, 1.0, float(decoding)
         tokens: list[int] = []
         kinds: list[int] = []
         while len(tokens) < limit:
-            token, votes, voters = _vote(places, tokens)
+            if len(tokens) < len(certain):
+                token, kind, share = certain[len(tokens)], FORCED, 1.0
+                voters = [place for place in places if place.token(len(tokens), tokens) == token]
+            elif places:
+                token, voters = _vote(places, tokens)
+                kind, share = (
+                    source + _CLASSES[min(matched + len(tokens), MATCH_LENGTHS[-1])],
+                    len(voters) / len(places),
+                )
+            else:
+                break
             if token < 0:
                 break
-            kind = source + _CLASSES[min(matched + len(tokens), MATCH_LENGTHS[-1])]
-            probability *= rates[kind] * len(voters) / votes
+            probability *= rates[kind] * share
             if probability * duration <= row * expected and (tokens or not rates.probe(kind)):
                 break
             tokens.append(token)
@@ -149,11 +169,11 @@ class Speculator:
         return rates
 
 
-def _vote(places: list[_Place], drafted: list[int]) -> tuple[int, int, list[_Place]]:
-    """Return the token that most places name, the number of places that name one, and those that name this one."""
+def _vote(places: list[_Place], drafted: list[int]) -> tuple[int, list[_Place]]:
+    """Return the token that most places name, and those places."""
     votes: dict[int, list[_Place]] = {}
     for place in places:
         votes.setdefault(place.token(len(drafted), drafted), []).append(place)
     # Among equals the latest place wins, since a dictionary keeps the order in which it was filled.
     token = max(votes, key=lambda each: len(votes[each]))
-    return token, len(places), votes[token]
+    return token, votes[token]

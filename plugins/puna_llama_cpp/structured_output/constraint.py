@@ -156,9 +156,16 @@ class Matcher:
                 else self._limit_error(kind, self._limits.mask_seconds)
             )
             raise BackendError(f"the constraint cannot be followed further: {why}")
-        # A mask has whole bytes, so it may have more bits than the vocabulary has tokens.
+        # There are more bits than tokens in the vocabulary: of the last byte, and of the forced text behind the mask.
         bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
         logits[bits[: self._size] == 0] = -np.inf
+
+    def forced_text(self, seconds: float) -> bytes:
+        """Return the text that must come next, if the next mask comes within `seconds`; empty if there is a choice."""
+        if self.mask_late or not self.wait_for_mask(seconds):
+            return b""
+        kind, data = self._message or (DISCONNECTED, b"")
+        return data[-1 - data[-1] : -1] if kind == MASK else b""
 
     def accept(self, token: int) -> None:
         """Tell the child which token was sampled. It begins to compute the next mask."""

@@ -9,7 +9,8 @@ from within its process. So each constraint gets a process of its own, which liv
 The server reads the vocabulary once, and children share its memory, so that a fork takes two milliseconds and a child
 two megabytes. The control socket carries one byte and one end of a new socket for each constraint. The server forks a
 child for it. The child reads the constraint, answers with the mask of the first token, and from then on answers each
-token id with the mask of the next token. A mask has one bit for each token of the vocabulary.
+token id with the mask of the next token and the text that must follow, if the constraint leaves no choice. A mask has
+one bit for each token of the vocabulary.
 
 A child is ended by one of these:
 
@@ -46,6 +47,7 @@ from puna_llama_cpp.structured_output.wire import (
     FAILED,
     HEADER,
     MASK,
+    MAX_FORCED_BYTES,
     MEMORY_LIMIT,
     REFUSED,
     TIME_LIMIT,
@@ -220,8 +222,9 @@ def serve(sock: socket.socket, compiler: Compiler, limits: ConstraintLimits) -> 
         return 0
     del text
     while True:
+        forced = native.compute_ff_bytes()[:MAX_FORCED_BYTES]
         _limit_cpu(0)
-        _send(sock, MASK, mask)
+        _send(sock, MASK, mask + forced + bytes([len(forced)]))
         token = TOKEN.unpack(_read(sock, TOKEN.size))[0]
         _limit_cpu(limits.mask_seconds)
         native.consume_token(token)

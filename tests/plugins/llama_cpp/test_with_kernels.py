@@ -105,11 +105,11 @@ async def test_drafted_tokens_are_to_the_bit_those_without_drafts(load, quantize
     """The answer passes 512 tokens of context, where ggml begins to share the positions of one row among threads."""
     known, drafted = [], []
 
-    def none(speculator, index, salt, decoding, limit):
+    def none(speculator, index, salt, decoding, limit, forced):
         known[:] = index.tokens
         return Draft([], [])
 
-    def some_right(speculator, index, salt, decoding, limit):
+    def some_right(speculator, index, salt, decoding, limit, forced):
         count = len(index.tokens)
         right = known[count : count + count % 32]
         drafted.append([*right, *[4] * 31][: min(limit, 31)])

@@ -15,7 +15,7 @@ class TwoTokens:
     def __init__(self, tokens=(50, 51)):
         self.tokens = tokens
 
-    def draft(self, index, salt, decoding, limit):
+    def draft(self, index, salt, decoding, limit, forced):
         return Draft(list(self.tokens[:limit]), [0] * len(self.tokens[:limit]))
 
 

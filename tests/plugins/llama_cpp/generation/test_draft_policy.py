@@ -22,6 +22,18 @@ def test_a_few_slow_steps_do_not_count():
     assert costs.row_share() < 0.3
 
 
+def test_costs_that_were_measured_long_ago_do_not_count():
+    costs = StepCosts()
+    assumed = costs.row_share()
+    costs.observe(1, 0, 10.0)
+    for _ in range(20):
+        costs.observe(1, 1, 30.0)
+    assert costs.row_share() == pytest.approx(2)
+    for _ in range(200):
+        costs.observe(1, 0, 30.0)
+    assert costs.row_share() == assumed
+
+
 def test_a_draft_token_is_never_free():
     costs = StepCosts()
     costs.observe(2, 0, 10.0)

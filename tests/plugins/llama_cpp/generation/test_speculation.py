@@ -1,8 +1,9 @@
+import json
 import random
 
 import pytest
 
-from puna.backend import Sampling
+from puna.backend import Constraint, Sampling
 from puna_llama_cpp.generation.ngram_index import NgramIndex
 from puna_llama_cpp.generation.speculation import Speculator
 
@@ -76,6 +77,37 @@ def test_an_answer_is_drafted_only_for_requests_with_its_salt(speculator):
 def test_a_prompt_without_an_answer_is_not_kept(speculator):
     speculator.remember("", [1, 2, 3, *WORDS], 0)
     assert drafted(speculator, [1, 2, 3]) == []
+
+
+def test_forced_text_is_drafted_and_goes_on_with_what_followed_it():
+    speculator = Speculator(10_000, lambda text: [ord(letter) for letter in text])
+    set_cost(speculator, 0)
+    index = NgramIndex([1, 2, 3])
+    assert speculator.draft(index, "", 1, 31, b"name").tokens == [*b"name"]
+    assert speculator.draft(index, "", 1, 2, b"name").tokens == [*b"na"]
+    assert speculator.draft(index, "", 1, 31, "né".encode()[:2]).tokens == [*b"n"]  # cut within a character
+    speculator.remember("", [1, 2, 3, *b"name", 200, 0], 6)
+    speculator.remember("", [1, 2, 3, *b"none", 201, 0], 6)
+    assert speculator.draft(index, "", 1, 5, b"name").tokens == [*b"name", 200]
+
+
+async def test_drafts_of_forced_text_change_no_answer(load, write):
+    schema = {"type": "object", "additionalProperties": False, "properties": {}}
+    for name in ("identification", "surrounding circumstances", "recommendation"):
+        schema["properties"][name] = {"enum": ["approximately seven", "approximately nine", 7]}
+    schema["required"] = list(schema["properties"])
+    constraint = Constraint("json_schema", json.dumps(schema))
+    model = await load(parallel=1)
+    plain = await load(parallel=1, backend_options={"speculative_decoding": False})
+    accepted = 0
+    for number in range(6):
+        request = {"sampling": Sampling(temperature=number / 4, seed=number), "max_tokens": 400, "top_logprobs": 2}
+        request |= {"constraint": constraint, "cache_salt": str(number)}
+        texts, end = await write(model, "hello", **request)
+        assert (texts, end.reason) == ((await write(plain, "hello", **request))[0], "stop")
+        assert list(json.loads("".join(texts))) == schema["required"]
+        accepted += end.accepted_draft_tokens
+    assert accepted > 20
 
 
 def test_a_draft_goes_as_far_as_it_pays():

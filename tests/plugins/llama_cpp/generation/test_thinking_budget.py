@@ -95,7 +95,7 @@ async def test_with_speculative_decoding(load, monkeypatch):
     forced = await closing(model)
     accepted = 0
 
-    def draft(speculator, index, salt, decoding, limit):
+    def draft(speculator, index, salt, decoding, limit, forced=b""):
         drafted = [*prompt, *free][len(index.tokens) :][:limit]
         return Draft(drafted, [0] * len(drafted))
 

@@ -60,6 +60,11 @@ def allowed(message):
     return {token for token in range(END + 1) if bits >> token & 1}
 
 
+def forced(message):
+    _, data = message
+    return data[-1 - data[-1] : -1]
+
+
 def children(pid):
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
@@ -79,6 +84,16 @@ def test_each_token_is_answered_with_the_next_mask():
         assert allowed(receive(line)) == {ord("b"), END}
         line.send(TOKEN.pack(ord("b")))
         assert allowed(receive(line)) == {END}
+
+
+def test_the_text_that_must_follow_comes_with_the_mask():
+    with running() as (_, connect):
+        line = connect("regex", "abc(d|e)f{300}")
+        expected = [b"abc", b"bc", b"c", b"", b"f" * 255, b"f" * 255]
+        for token, text in zip("abcdff", expected, strict=True):
+            assert forced(receive(line)) == text
+            line.send(TOKEN.pack(ord(token)))
+        assert allowed(receive(line)) == {ord("f")}
 
 
 def test_children_know_nothing_of_each_other():
