@@ -172,11 +172,11 @@ class Fetch:
         if partial.size == file.bytes:
             return
 
-        def write(chunks: list[bytes]) -> None:
+        def write(chunks: list[memoryview]) -> None:
             partial.write(chunks)
             self._count(sum(map(len, chunks)))
 
-        receiver, transfer_id = Receiver(file.bytes - partial.size, write), secrets.token_hex(8)
+        receiver, transfer_id = Receiver(file.bytes - partial.size, write, partial.hash), secrets.token_hex(8)
         self._receivers[transfer_id] = receiver
         try:
             self._want(wire.FileWanted(transfer_id=transfer_id, digest=file.digest, offset=partial.size))

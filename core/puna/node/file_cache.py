@@ -15,7 +15,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,14 +71,18 @@ class PartialFile:
         """Hash what an earlier transfer has left."""
         hash_into(self._hasher, self.path, stopped, on_bytes)
 
-    def write(self, chunks: list[bytes]) -> None:
-        """Append data. Raises OSError."""
+    def write(self, chunks: Sequence[memoryview]) -> None:
+        """Append data, which `hash` takes too. Raises OSError."""
         for chunk in chunks:
-            left = memoryview(chunk)
+            left = chunk
             while left:
                 count = os.write(self._descriptor, left)
                 self.size += count
                 left = left[count:]
+
+    def hash(self, chunks: Sequence[memoryview]) -> None:
+        """Hash the data that `write` takes. May run at the same time."""
+        for chunk in chunks:
             self._hasher.update(chunk)
 
     def digest(self) -> str:

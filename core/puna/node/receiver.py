@@ -7,6 +7,8 @@ from typing import Final
 from puna.blocking import in_thread
 from puna.runtime.tunnel import OK
 
+BUFFER: Final = 1 << 20
+"""Bytes that are written at once."""
 MOST_HELD: Final = 8 << 20
 """Bytes that may wait to be written before the connection is read no further."""
 
@@ -15,16 +17,21 @@ class TransferBrokenError(Exception):
     """The connection ended before the whole file had arrived."""
 
 
-class Receiver(asyncio.Protocol):
-    """Receives a known number of bytes. They are written in a thread, while the next ones arrive."""
+class Receiver(asyncio.BufferedProtocol):
+    """Receives a known number of bytes. They are written and hashed in threads, while the next ones arrive.
 
-    def __init__(self, size: int, write: Callable[[list[bytes]], None]) -> None:
-        """`size` is the number of bytes that the core has to send; `write` takes them, and blocks."""
+    TLS decrypts into the buffers that are written, so the bytes are copied once.
+    """
+
+    def __init__(self, size: int, *takers: Callable[[list[memoryview]], None]) -> None:
+        """`size` is the number of bytes that the core has to send; each of `takers` takes them, and blocks."""
         self._left = size
-        self._write = write
+        self._takers = takers
         self._transport: asyncio.Transport | None = None
-        self._chunks: list[bytes] = []
-        self._held = 0
+        self._buffer = memoryview(bytearray(BUFFER))
+        self._filled = 0
+        """Bytes of the buffer that have arrived and were not taken yet."""
+        self._full: list[memoryview] = []
         self._lost = False
         self._news = asyncio.Event()
 
@@ -34,12 +41,18 @@ class Receiver(asyncio.Protocol):
         self._transport = transport
         transport.resume_reading()
 
-    def data_received(self, data: bytes) -> None:
-        """Keep data until it is written. More data than there should be ends the connection."""
-        self._chunks.append(data)
-        self._held += len(data)
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (as asyncio calls it)
+        """Return where the next bytes belong."""
+        return self._buffer[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Keep bytes until they are written."""
+        self._filled += nbytes
+        if self._filled == BUFFER:
+            self._full.append(self._buffer)
+            self._buffer, self._filled = memoryview(bytearray(BUFFER)), 0
         self._news.set()
-        if self._held >= MOST_HELD and self._transport is not None:
+        if len(self._full) * BUFFER >= MOST_HELD and self._transport is not None:
             self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (as asyncio calls it)
@@ -48,25 +61,34 @@ class Receiver(asyncio.Protocol):
         self._news.set()
 
     async def run(self) -> None:
-        """Write everything, and tell the core. Raises TransferBrokenError and what `write` raises."""
+        """Write everything, and tell the core. Raises TransferBrokenError and what the takers raise."""
         try:
             while self._left:
-                if not self._chunks:
-                    if self._lost:
-                        raise TransferBrokenError
+                chunks, count = self._take()
+                if count > self._left or (self._lost and not count):
+                    raise TransferBrokenError
+                if not count:
                     self._news.clear()
                     await self._news.wait()
                     continue
-                chunks, self._chunks, held, self._held = self._chunks, [], self._held, 0
-                if held > self._left:
-                    raise TransferBrokenError
                 if self._transport is not None and not self._lost:
                     self._transport.resume_reading()
-                await in_thread(self._write, chunks)
-                self._left -= held
+                # Hashing a file takes as long as writing it.
+                await asyncio.gather(*(in_thread(each, chunks) for each in self._takers))
+                self._left -= count
             if self._transport is not None:
                 self._transport.write(OK)
                 self._transport.close()
         finally:
             if self._left and self._transport is not None:
                 self._transport.abort()
+
+    def _take(self) -> tuple[list[memoryview], int]:
+        """Return what has arrived, and how many bytes that is. A buffer that is not full is taken if it is the last."""
+        chunks, self._full = self._full, []
+        count = len(chunks) * BUFFER
+        if self._filled and (self._lost or count + self._filled >= self._left):
+            chunks.append(self._buffer[: self._filled])
+            count += self._filled
+            self._buffer, self._filled = memoryview(bytearray(BUFFER)), 0
+        return chunks, count

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 HANDSHAKE_SECONDS: Final = 5.0
 """How long a TLS handshake may take."""
 
-Route = Callable[[str], Path | asyncio.Protocol | None]
+Route = Callable[[str], Path | asyncio.BufferedProtocol | None]
 """Returns the Unix socket, or the protocol of this process, for a purpose; None if there is none."""
 
 
@@ -31,7 +31,7 @@ class _Incoming(asyncio.Protocol):
         self._tasks = tasks
         self._line = bytearray()
         self._transport: asyncio.Transport | None = None
-        self._outer: asyncio.Protocol | None = None
+        self._outer: Pipe | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,9 +77,9 @@ class _Incoming(asyncio.Protocol):
     async def _connect(self, purpose: str) -> None:
         assert self._transport is not None
         path = None if purpose == CHECK else self._route(purpose)
-        if isinstance(path, asyncio.Protocol):
+        if isinstance(path, asyncio.BufferedProtocol):
             self._transport.write(OK)
-            self._outer = path
+            self._transport.set_protocol(path)
             path.connection_made(self._transport)
             if self._transport.is_closing():
                 path.connection_lost(None)

@@ -63,7 +63,7 @@ async def running(
         server.add_insecure_port(f"unix:{control}")
         await server.start()
 
-        def route(purpose: str) -> Path | asyncio.Protocol | None:
+        def route(purpose: str) -> Path | asyncio.BufferedProtocol | None:
             kind, _, host_id = purpose.partition(" ")
             if kind == CONTROL:
                 return control

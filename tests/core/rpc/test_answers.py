@@ -16,7 +16,12 @@ ENTRY = TokenLogprob(
     ("event", "which", "fields"),
     [
         (Progress(phase="queued", position=3), "queued", {"position": 3}),
-        (Progress(phase="loading", fraction=0.5), "loading", {"fraction": 0.5}),
+        (Progress(phase="loading", fraction=0.5), "loading", {"fraction": 0.5, "total_bytes": 0}),
+        (
+            Progress(phase="loading", done_bytes=2, total_bytes=9),
+            "loading",
+            {"fraction": 0.0, "done_bytes": 2, "total_bytes": 9},
+        ),
         (
             Progress(phase="prefill", done_tokens=2, total_tokens=9),
             "prefill",

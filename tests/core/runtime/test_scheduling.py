@@ -144,6 +144,19 @@ async def test_progress_keeps_the_turn(provider):
     await scheduler.close()
 
 
+async def test_a_transfer_of_files_does_not_keep_the_turn(provider):
+    scheduler = Scheduler(provider, 0.05)
+    first, second = wait(scheduler, "a"), wait(scheduler, "b")
+    await settle()
+    async with asyncio.timeout(30):
+        while provider.begun != ["a", "b"]:
+            provider.jobs["a"].report(Loading(0.0, done_bytes=1, total_bytes=9))
+            await asyncio.sleep(0.01)
+    for each in (first, second):
+        each.cancel()
+    await scheduler.close()
+
+
 async def test_the_last_request_that_leaves_cancels_the_load(scheduler, provider):
     first, second = wait(scheduler, "a"), wait(scheduler, "a")
     await settle()

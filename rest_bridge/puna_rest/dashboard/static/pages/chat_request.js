@@ -125,7 +125,14 @@ const REASONS = {
 /** Return a sentence about a request that has no output yet. */
 export function progressText(progress) {
   if (progress.queued) return `Waiting in the queue, ${progress.queued.position ?? 0} before it…`;
-  if (progress.loading) return `Loading the model, ${Math.round(100 * (progress.loading.fraction ?? 0))} %…`;
+  if (progress.loading) return loadingText(progress.loading);
   const { doneTokens = 0, totalTokens = 0 } = progress.prefill ?? {};
   return progress.prefill ? `Reading the prompt, ${doneTokens} of ${totalTokens} tokens…` : "";
+}
+
+function loadingText({ fraction = 0, doneBytes = 0, totalBytes = 0 }) {
+  // JSON has 64-bit integers as strings.
+  const [done, total] = [Number(doneBytes), Number(totalBytes)];
+  if (total && !fraction) return `Bringing the model's files to its node, ${Math.round((100 * done) / total)} %…`;
+  return `Loading the model, ${Math.round(100 * fraction)} %…`;
 }
