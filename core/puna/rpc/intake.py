@@ -156,7 +156,11 @@ class Intake:
 
     def _writing(self, behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Context], Any]:
         async def serve(request: object, context: Context) -> None:
-            await behaviour(request, AnswerContext(context, self._patience))
+            answer = AnswerContext(context, self._patience)
+            try:
+                await behaviour(request, answer)
+            finally:
+                answer.close()
 
         return serve
 

@@ -69,13 +69,23 @@ class Unread:
 
 
 class AnswerContext:
-    """A call's context that bounds the time in which the client reads each message."""
+    """A call's context that bounds the time in which the client reads each message.
+
+    One timer serves all messages of the call, since one for each token would cost as much as sending it. `close` stops
+    it at the end of the call.
+    """
 
     def __init__(self, context: Context, seconds: float) -> None:
         self._context = context
         self._seconds = seconds
         self._stalled = False
         self._compresses = _is_remote(context)
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Any] | None = None
+        """The task that writes."""
+        self._began: float | None = None
+        """When the message that is being written was given to gRPC, by the loop's clock; None: none is."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._context, name)
@@ -85,12 +95,37 @@ class AnswerContext:
         # The size is asked for only where it counts, since this is the path of every token.
         if not (self._compresses and _compressible(message)):
             self._context.disable_next_message_compression()
+        self._task = asyncio.current_task()
+        self._began = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._began + self._seconds, self._look)
         try:
-            async with asyncio.timeout(self._seconds):
-                await self._context.write(message)
-        except TimeoutError:
-            self._stalled = True
+            await self._context.write(message)
+        except asyncio.CancelledError:
+            # Only `_look` sets the flag. The client may have cancelled the call at the same moment.
+            if not self._stalled or self._task is None or self._task.uncancel() > 0:
+                raise
             raise ClientStalledError from None
+        finally:
+            self._began = None
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        """Interrupt a write that takes too long, or look again when the current one would."""
+        self._timer = None
+        if self._began is None:
+            return
+        due = self._began + self._seconds
+        if due > self._loop.time():
+            self._timer = self._loop.call_at(due, self._look)
+        elif self._task is not None and not self._stalled:
+            self._stalled = True
+            self._task.cancel()
 
     async def abort(self, *args: Any) -> NoReturn:  # noqa: ANN401 - as gRPC has it
         """End the call with a status. gRPC sends none to a client that does not read."""
