@@ -54,16 +54,19 @@ class Answer:
         self._thread.join(30)
 
 
-@pytest.fixture
-def cluster_of_three(start_node, tmp_path, cluster):
-    """Three nodes by their addresses, a server whose model has a replica on each, and what starts an answer."""
+@pytest.fixture(params=["3"])
+def cluster_of_three(start_node, tmp_path, cluster, request):
+    """Three nodes by their addresses, a server whose model has a replica on each, and what starts an answer.
+
+    The parameter is another number of replicas.
+    """
     with ExitStack() as stack:
         nodes = {each.address: each for each in (stack.enter_context(start_node(**VARIABLES)) for _ in range(3))}
         settings = {
             "PUNA_LAUNCHER": "static",
             "PUNA_HOSTS": ",".join(nodes),
             "PUNA_CLUSTER_TLS": str(cluster / "core"),
-            "PUNA_REPLICAS": "3",
+            "PUNA_REPLICAS": request.param,
             "PUNA_ROUTING": "least-loaded",
             "OLLAMA_NUM_PARALLEL": "2",
         }
@@ -126,3 +129,15 @@ def test_nodes_that_are_all_gone_are_a_clear_error(cluster_of_three):
     assert failed.error.code() is grpc.StatusCode.UNAVAILABLE
     assert failed.info[0] == "NODE_UNAVAILABLE"
     assert server.ask("/api/generate", body)[0] == 503
+
+
+@pytest.mark.parametrize("cluster_of_three", ["1-2"], indirect=True)
+def test_requests_that_wait_start_a_replica_on_another_node(cluster_of_three):
+    _, server, ask = cluster_of_three
+    holders = [ask("a @wait 600") for _ in range(2)]
+    wait_until(lambda: all(each.pieces for each in holders))
+    assert len(replicas(server)) == 1
+    # The slots are taken, and these wait until there are more.
+    assert [each.end() for each in [ask("b") for _ in range(4)]] == [["b"]] * 4
+    assert len({each.node for each in replicas(server)}) == 2
+    assert not any(each.ended_at for each in holders)

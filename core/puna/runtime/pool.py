@@ -168,7 +168,8 @@ class ModelPool:
             """Load the model again, or take it as another request has loaded it meanwhile."""
             if self._scheduler.closed:
                 raise error
-            log.warning("%s: its host has died, and a request begins anew", requirements.name)
+            # One line for each request that waited would be too many. The death itself is in the log.
+            log.debug("%s: its host has died, and a request begins anew", requirements.name)
             if (pooled := self._loader.usable(requirements)) is None:
                 return keep(hold(await self._scheduler.wait(requirements, kind, priority, report)))
             pooled.acquire(kind)

@@ -7,7 +7,7 @@ from puna import events
 from puna.backend import ModelFacts, ModelSpec
 from puna.errors import OutOfMemoryError
 from puna.model_settings import ConfiguredModels, ModelSettings
-from puna.runtime.errors import RoomTakenError
+from puna.runtime.errors import NodeLostError, RoomTakenError
 from puna.runtime.launch import Launched
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.loader import Loader
@@ -89,6 +89,25 @@ async def test_a_model_that_meets_the_requirements_is_not_loaded_again(models):
     assert await loader.provide(need("a"), Job()) is first
     assert loader.satisfies(first, need("a"))
     assert launcher.contexts == [8192]
+
+
+@pytest.mark.parametrize("losses", [1, 2])
+async def test_a_load_whose_node_is_lost_is_tried_once_more(models, losses):
+    launcher, lost = Launcher(), []
+
+    async def launch(*given, **more):
+        if len(lost) < losses:
+            lost.append(1)
+            raise NodeLostError("gpu:7 has not answered")
+        return await Launcher.launch(launcher, *given, **more)
+
+    launcher.launch = launch
+    loading = Loader(models, launcher, Settings()).provide(need("a"), Job())
+    if losses == 1:
+        assert await loading is models.get("a")
+    else:
+        with pytest.raises(NodeLostError):
+            await loading
 
 
 async def test_other_requirements_load_it_anew(models, heard):

@@ -31,7 +31,7 @@ class GenerateServiceStub(object):
     Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason. Both calls may return NOT_FOUND
     (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, OPTION_TYPE, INVALID_FORMAT, CONTEXT_OVERFLOW and others),
     FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE
-    (BACKEND_CRASHED).
+    (BACKEND_CRASHED, NODE_UNAVAILABLE).
     """
 
     def __init__(self, channel):
@@ -58,7 +58,7 @@ class GenerateServiceServicer(object):
     Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason. Both calls may return NOT_FOUND
     (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, OPTION_TYPE, INVALID_FORMAT, CONTEXT_OVERFLOW and others),
     FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE
-    (BACKEND_CRASHED).
+    (BACKEND_CRASHED, NODE_UNAVAILABLE).
     """
 
     def Generate(self, request, context):
@@ -105,7 +105,7 @@ class GenerateService(object):
     Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason. Both calls may return NOT_FOUND
     (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, OPTION_TYPE, INVALID_FORMAT, CONTEXT_OVERFLOW and others),
     FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE
-    (BACKEND_CRASHED).
+    (BACKEND_CRASHED, NODE_UNAVAILABLE).
     """
 
     @staticmethod

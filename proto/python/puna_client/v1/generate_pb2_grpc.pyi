@@ -32,7 +32,7 @@ class GenerateServiceStub:
     Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason. Both calls may return NOT_FOUND
     (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, OPTION_TYPE, INVALID_FORMAT, CONTEXT_OVERFLOW and others),
     FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE
-    (BACKEND_CRASHED).
+    (BACKEND_CRASHED, NODE_UNAVAILABLE).
     """
 
     @_typing.overload
@@ -56,7 +56,7 @@ class GenerateServiceAsyncStub(GenerateServiceStub):
     Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason. Both calls may return NOT_FOUND
     (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, OPTION_TYPE, INVALID_FORMAT, CONTEXT_OVERFLOW and others),
     FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE
-    (BACKEND_CRASHED).
+    (BACKEND_CRASHED, NODE_UNAVAILABLE).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -76,7 +76,7 @@ class GenerateServiceServicer(metaclass=_abc_1.ABCMeta):
     Each error has a google.rpc.ErrorInfo with the domain "puna" and a reason. Both calls may return NOT_FOUND
     (MODEL_NOT_FOUND), INVALID_ARGUMENT (INVALID_MODEL_NAME, OPTION_TYPE, INVALID_FORMAT, CONTEXT_OVERFLOW and others),
     FAILED_PRECONDITION (CAPABILITY_MISSING, LOAD_FAILED), RESOURCE_EXHAUSTED (QUEUE_FULL), UNAVAILABLE
-    (BACKEND_CRASHED).
+    (BACKEND_CRASHED, NODE_UNAVAILABLE).
     """
 
     @_abc_1.abstractmethod
