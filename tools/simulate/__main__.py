@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
 import tempfile
@@ -21,6 +22,9 @@ from puna.runtime.scaling import ScalingLimits
 
 PRESET = HostCosts(step=0.003, sequence=0.0025, prefill=0.0015)
 """Costs of the 135M benchmark model on two cores that had other work to do, rounded; `calibrate` measures others."""
+
+PACED = Path(__file__).parent / "paced"
+"""The folder of the backend whose hosts sleep instead of computing."""
 
 
 def capacity(workload: str, costs: HostCosts) -> float:
@@ -102,6 +106,8 @@ async def play(
 async def serve(told: argparse.Namespace, costs: HostCosts) -> None:
     """Play a workload on one server whose model has replicas, once for each policy and seed, and print the figures."""
     context_length = costs.cache_tokens // costs.slots
+    path = f"{PACED}:{os.environ.get('PYTHONPATH', '')}"
+    command = f"PUNA_BACKEND=paced PYTHONPATH={path} {told.puna}" if told.paced else told.puna
     for load in told.load:
         rows: dict[str, list[Row]] = {}
         for seed in range(told.seeds):
@@ -110,7 +116,7 @@ async def serve(told: argparse.Namespace, costs: HostCosts) -> None:
             for name in told.policies.split(","):
                 with tempfile.TemporaryDirectory(prefix="simulate-") as scratch:
                     starting = routed(
-                        told.puna,
+                        command,
                         told.model,
                         Path(scratch),
                         routing=name,
@@ -149,6 +155,7 @@ def arguments() -> argparse.Namespace:
     compared.add_argument("--most", type=int, help="the most replicas; without it the number stays the same")
     for each in (played, served):
         each.add_argument("--policies", default="least-loaded,prefix")
+    served.add_argument("--paced", action="store_true", help="hosts that sleep instead of computing; see paced/")
     for each in (calibrated, played, served):
         each.add_argument("--puna", default="puna serve", metavar="COMMAND")
         each.add_argument("--model", type=Path, required=True, help="a GGUF file")
