@@ -13,7 +13,7 @@ from typing import IO, Final
 
 MARK: Final = "PUNA_SOAK_RUN"
 """The environment variable by which the processes of a run are known, also those that have lost their parent."""
-START_SECONDS: Final = 60.0
+START_SECONDS: Final = 120.0
 END_SECONDS: Final = 40.0
 
 

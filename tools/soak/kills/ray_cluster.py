@@ -1,6 +1,6 @@
 """A server whose models run on a Ray cluster, and the ways to break it.
 
-The three nodes of the cluster are processes of this machine (tests/ray/cluster_program.py). A node of Puna belongs to
+The nodes of the cluster are processes of this machine (tests/ray/cluster_program.py). A node of Puna belongs to
 each host. It outlives its raylet and the head, so a stream ends only with its host, its node, its actor or the server.
 """
 
@@ -37,8 +37,9 @@ class RayCluster(Server):
 
     kinds: Sequence[str] = ("host", "hosts", "node", "stop", "actor", "raylet", "head", "driver", "core")
 
-    def __init__(self, folder: Path) -> None:
-        """Nothing is started yet."""
+    def __init__(self, folder: Path, nodes: int = NODES) -> None:
+        """`nodes` is how many nodes Ray has. Nothing is started yet."""
+        self._nodes = nodes
         self._port = free_port()
         super().__init__(folder, {"PUNA_LAUNCHER": "ray", "RAY_ADDRESS": f"127.0.0.1:{self._port}"})
         (folder / "ray").mkdir()
@@ -158,7 +159,7 @@ class RayCluster(Server):
                 start_new_session=True,
             )
         self._raylets = []
-        for number in range(NODES):
+        for number in range(self._nodes):
             told = await self._add(**({} if number else {"port": self._port}))
             self._head = told["head"]
 

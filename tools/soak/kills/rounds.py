@@ -26,9 +26,9 @@ from puna_client.v1 import models_pb2, models_pb2_grpc, server_pb2, server_pb2_g
 
 ERROR_SECONDS: Final = 3.0
 """How long an error may take."""
-ANSWER_SECONDS: Final = 30.0
+ANSWER_SECONDS: Final = 60.0
 """How long an answer may take, with the load of its model."""
-RECOVERY_SECONDS: Final = 40.0
+RECOVERY_SECONDS: Final = 120.0
 NUMBERS: Final = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{12,}\b|\d+")
 CLEAR: Final = re.compile(
     r"cannot be reached|has not answered for|does not answer|has terminated|connection to it broke|not used any more"
@@ -95,7 +95,8 @@ class Rounds:
         return self.verdict
 
     async def _play(self, kind: str, number: int, probers: list[Prober]) -> None:
-        streams = [Stream(self._ways, self._draw.choice(self._models), each % len(FACES)) for each in range(number)]
+        models = [self._models[each % len(self._models)] for each in range(number)]
+        streams = [Stream(self._ways, model, each % len(FACES)) for each, model in enumerate(models)]
         await until(lambda: all(each.last_at or each.ended_at for each in streams), ANSWER_SECONDS)
         for each in streams:
             if not each.last_at or each.ended_at:
