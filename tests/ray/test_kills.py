@@ -1,4 +1,4 @@
-"""The parts of a cluster are killed under load. `python -m tools.soak.kills --launcher ray` does so hundreds of times."""
+"""Parts of a cluster are killed under load. `python -m tools.soak.kills --launcher ray` does so for longer."""
 
 import tempfile
 from pathlib import Path
