@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tools.bench.agent import CALLS, OPENERS, WANDER
 from tools.bench.servers import Server
 from tools.bench.work import (
     CYCLE,
@@ -125,6 +127,25 @@ async def copying(server: Server, model: str, turn: int) -> Outcome:
     return outcome
 
 
+async def agent(server: Server, model: str, turn: int) -> Outcome:
+    """A session of an agent that calls tools in turn. Earlier sessions made other calls of the same tools."""
+    draw = random.Random(turn)
+    prompt = f" {text(100, turn)}"
+    began = time.perf_counter()
+    answers = []
+    for call in range(CALLS):
+        prompt += f" {draw.choice(OPENERS)}"
+        answers.append(await generate(server, model, prompt, _LONG, seed=1000 * turn + call))
+        prompt += f"{answers[-1].text} {text(30, 1000 * turn + call)}"
+    return Outcome(time.perf_counter() - began, answers)
+
+
+async def wander(server: Server, model: str, turn: int) -> Outcome:
+    """One client streams the text that is hardest to draft: what repeats is short, and goes on by chance."""
+    begin = list(WANDER)[turn % len(WANDER)]
+    return await together([partial(generate, server, model, f" {text(24, turn)} {begin}", 2 * _LONG, seed=turn)])
+
+
 async def requests(server: Server, model: str, turn: int) -> Outcome:
     """Eight clients ask 25 times each, one request after the other on a connection that stays open."""
 
@@ -192,6 +213,8 @@ SCENARIOS = (
     Scenario("second turn", "135m", second_turn, ("first",)),
     Scenario("long prompt beside", "135m", long_prompt_beside, (*RATE, "gap p99/p50")),
     Scenario("copying", "copier", copying, ("tokens/s", "decoding/s")),
+    Scenario("agent", "agent", agent, ("tokens/s",)),
+    Scenario("wander", "agent", wander, ("tokens/s", "decoding/s")),
     Scenario("toy one", "toy", partial(streams, count=1, tokens=512), ("tokens/s", "first")),
     Scenario("toy eight", "toy", partial(streams, count=8, tokens=512), ("tokens/s", "first")),
     Scenario("toy eight gRPC", "toy", partial(grpc_streams, count=8, tokens=512), ("tokens/s", "first"), grpc=True),

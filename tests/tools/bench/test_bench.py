@@ -1,5 +1,6 @@
 """The benchmark on small models: what it counts is there, and it knows a wrong answer. No figure is judged."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import aiohttp
 import gguf
 import pytest
 from aiohttp import web
+from tools.bench.agent import CHAIN, OPENERS, WANDER
 from tools.bench.report import row
 from tools.bench.scenarios import copying
 from tools.bench.servers import Server
@@ -55,6 +57,16 @@ def test_the_copier_says_its_words_in_turn(tmp_path):
     answer = json.loads(run(*command))
     assert answer["text"].split() == [CYCLE[(8 + i) % len(CYCLE)] for i in range(250)]
     assert len(answer["arrivals"]) == 250
+
+
+def test_the_agent_says_words_that_may_follow_each_other(tmp_path):
+    path = tmp_path / "agent.gguf"
+    llama(path, Llama(1, 256, 256, 4, 4, 4096), gguf.GGMLQuantizationType.F32, 0, follows=CHAIN)
+    command = ("tools.bench.raw", str(path), "--json", "--tokens", "60", "--prompt")
+    for first in (OPENERS[2], next(iter(WANDER))):
+        words = json.loads(run(*command, f" {first}"))["text"].split()
+        assert len(words) == 60
+        assert all(right in CHAIN[left] for left, right in itertools.pairwise([first, *words]))
 
 
 async def copy_of(text):

@@ -957,7 +957,7 @@ class StartSequence(_message.Message):
     shift: _builtins.bool
     """Whether a full context is shifted; otherwise a full context ends the sequence."""
     cache_salt: _builtins.str
-    """Sequences share cached prefixes only if they have the same salt."""
+    """Sequences share cached prefixes, and earlier answers to draft tokens from, only if they have the same salt."""
     priority: _builtins.int
     """Sequences of larger priority start first."""
     model_id: _builtins.str

@@ -453,7 +453,7 @@ class RequestOptions(_message.Message):
     it, or the server has no keys.
     """
     cache_salt: _builtins.str
-    """Requests share cached prefixes only with requests of the same salt."""
+    """Requests share cached prefixes, and earlier answers to draft tokens from, only with requests of the same salt."""
     omit_progress: _builtins.bool
     """If true, a stream has no `progress`. Its first message then has output, so that a client's retry policy covers the
     whole wait: gRPC repeats no call that has received a message.
