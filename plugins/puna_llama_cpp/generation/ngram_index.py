@@ -17,27 +17,32 @@ class NgramIndex:
     def __init__(self, tokens: list[int]) -> None:
         """Follow a list of tokens, which `update` looks at."""
         self.tokens = tokens
-        self._latest: dict[tuple[int, ...], int] = {}
+        self.latest: dict[tuple[int, ...], int] = {}
         """For each n-gram, the index of the token that followed its latest occurrence."""
         self._earlier: list[int] = [-1] * NGRAM
         """For each token, the index of the one that followed the occurrence before; -1: there is none."""
 
     def update(self) -> None:
         """Index the tokens that were appended since the last call."""
-        tokens, earlier, latest = self.tokens, self._earlier, self._latest
+        tokens, earlier, latest = self.tokens, self._earlier, self.latest
         start, end = len(earlier), len(tokens)
         if end <= start:
             return
+        if end - start == 1:  # the usual case, where making slices takes most of the time
+            ngram = tuple(tokens[start - NGRAM : start])
+            earlier.append(latest.get(ngram, -1))
+            latest[ngram] = start
+            return
         # The n-gram at the very end is left out: nothing follows it yet.
         ngrams = zip(*(tokens[start - n : end - n] for n in range(NGRAM, 0, -1)), strict=True)
-        for index, ngram in enumerate(ngrams, start):
-            earlier.append(latest.get(ngram, -1))
-            latest[ngram] = index
+        for index, each in enumerate(ngrams, start):
+            earlier.append(latest.get(each, -1))
+            latest[each] = index
 
     def followers(self, ngram: tuple[int, ...], limit: int) -> list[int]:
         """Return the indexes of up to `limit` tokens that followed an n-gram, the latest first."""
         found: list[int] = []
-        index = self._latest.get(ngram, -1)
+        index = self.latest.get(ngram, -1)
         while index >= 0 and len(found) < limit:
             found.append(index)
             index = self._earlier[index]

@@ -144,13 +144,18 @@ class Speculator:
         """Return the places at which the most tokens agree with the last ones, the latest first, and how many agree."""
         tokens = index.tokens
         ngram = tuple(tokens[-NGRAM:])
-        found = [_Place(tokens, place, own=True) for place in index.followers(ngram, _OWN_PLACES)]
+        found = []
+        if ngram in index.latest:
+            found += [_Place(tokens, place, own=True) for place in index.followers(ngram, _OWN_PLACES)]
         most = len(found) + _HISTORY_PLACES
         for segment in self._history.segments(salt):
-            places = segment.followers(ngram, most - len(found))
-            found += [_Place(segment.tokens, place, own=False) for place in places]
-        # The classes suffice, so whole slices are compared and no single tokens.
+            if ngram in segment.latest:  # asked first, since it is rare
+                places = segment.followers(ngram, most - len(found))
+                found += [_Place(segment.tokens, place, own=False) for place in places]
         matched = NGRAM
+        if not found:
+            return matched, found
+        # The classes suffice, so whole slices are compared and no single tokens.
         for length in MATCH_LENGTHS[1:]:
             suffix = tokens[-length:]
             longer = [place for place in found if place.tokens[max(place.next - length, 0) : place.next] == suffix]
