@@ -9,8 +9,11 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import grpc
 import pytest
 from tests.e2e.server import MODELS, serving, wait_until
+
+from puna_client.v1 import generate_pb2, generate_pb2_grpc
 
 SCRIPTED = Path(__file__).parents[1] / "plugins" / "scripted"
 ELSEWHERE = "/proc/self/cwd"
@@ -122,6 +125,17 @@ def ask(server):
     return server.ask("/api/generate", {"model": "large", "prompt": "a b", "raw": True, "stream": False})
 
 
+def until_transferred(channel):
+    """Ask for an answer, and wait until it is told that a part of the files has arrived; return the call."""
+    stub = generate_pb2_grpc.GenerateServiceStub(channel)
+    call = stub.StreamGenerate(generate_pb2.GenerateRequest(model="large", text="a"), timeout=60)
+    loading = (each.progress.loading for each in call if each.progress.WhichOneof("phase") == "loading")
+    found = next(each for each in loading if each.done_bytes > PASSED // 2)
+    assert (found.fraction, found.total_bytes) == (0.0, SIZE + 2)
+    assert found.done_bytes < SIZE
+    return call
+
+
 @contextmanager
 def asking(server):
     """Have a thread ask for an answer; yield the list that gets the answer and its time."""
@@ -184,9 +198,10 @@ def test_a_transfer_goes_on_after_the_server_is_killed(start_node, start_server,
         proxy.node = node.address
         with start_server(proxy.address) as server:
             files = make_large(server)
-            with asking(server):
-                wait_until(lambda: partial(cache) > PASSED // 2, failure="too little has arrived")
+            with grpc.insecure_channel(server.grpc) as channel:
+                call = until_transferred(channel)
                 server.process.kill()
+                call.cancel()
         proxy.open.set()
         wait_until(lambda: not node.hosts())
         proxy.passed = 0

@@ -55,6 +55,7 @@ def ray_environment(packages, tmp_path_factory):
         # Its sockets must have short paths. No other cluster of this machine is found through it.
         "RAY_TMPDIR": str(tmp_path_factory.mktemp("ray")),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "PUNA_NODE_CACHE": str(tmp_path_factory.mktemp("cache")),
         # Nothing listens beyond the loopback interface.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }

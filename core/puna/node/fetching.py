@@ -14,6 +14,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -63,7 +64,9 @@ class Fetch:
 
     async def run(self, files: Iterable[wire.ModelFile]) -> None:
         """Hold the files. Raises CacheFullError, DamagedFileError, TransferBrokenError, OSError."""
-        await in_thread(self._cache.prepare)
+        # A node that shares a folder with its core needs no cache.
+        with suppress(OSError):
+            await in_thread(self._cache.prepare)
         # Two names of a model may have the same content.
         missing = {each.digest: each for each in files if each.digest not in self._held}
         for each in list(missing.values()):

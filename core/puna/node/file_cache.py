@@ -258,7 +258,7 @@ def _locked(path: Path, flags: int, lock: int) -> int | None:
     while True:
         try:
             descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             fcntl.flock(descriptor, lock)

@@ -27,21 +27,26 @@ class VerifiedFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._here: dict[str, dict[str, object]] = {}
+        """The records of this process, for a folder that cannot be written."""
 
     def has(self, name: str, path: Path) -> bool:
         """Return whether the file at a path was verified to have a digest. `name` is the digest's file name."""
         try:
-            return bool(json.loads((self._folder / name).read_bytes()) == _state(path))
+            state = _state(path)
+            return self._here.get(name) == state or bool(json.loads((self._folder / name).read_bytes()) == state)
         except (OSError, ValueError):
             return False
 
     def add(self, name: str, path: Path) -> None:
-        """Record that a file has a digest. A record that cannot be written costs another reading."""
+        """Record that a file has a digest. A record that cannot be written holds for this process."""
         with suppress(OSError):
-            atomic_files.write(self._folder / name, json.dumps(_state(path)).encode())
+            state = self._here[name] = _state(path)
+            atomic_files.write(self._folder / name, json.dumps(state).encode())
 
     def remove(self, name: str) -> None:
         """Remove a record."""
+        self._here.pop(name, None)
         with suppress(OSError):
             (self._folder / name).unlink()
 

@@ -64,7 +64,7 @@ class HostLoader:
         async with AsyncExitStack() as undo:
             host = await self.connect(backend, spec.name or spec.path, stall_seconds, limits, spec)
             undo.push_async_callback(host.release)
-            spec = await _localize(host, spec, on_transfer, stall_seconds)
+            spec = await localize(host, spec, on_transfer, stall_seconds)
             facts = await _load(host, convert.spec_to_wire(backend.name, spec, host.model_id), report, stall_seconds)
             model = HostModel(host, facts, on_death, limits, timeouts)
             # From here on `model.aclose` releases the host as well, in the right order.
@@ -110,8 +110,11 @@ class HostLoader:
             return shared.join(next(self._model_ids))
 
 
-async def _localize(host: HostConnection, spec: ModelSpec, on_transfer: OnTransfer, stall_seconds: float) -> ModelSpec:
-    """Bring the files of a model to the host's machine. Raises NodeError after `stall_seconds` without progress."""
+async def localize(host: HostConnection, spec: ModelSpec, on_transfer: OnTransfer, stall_seconds: float) -> ModelSpec:
+    """Bring the files of a model to the host's machine; return the specification with its paths there.
+
+    Raises NodeError after `stall_seconds` without progress.
+    """
     loop, most = asyncio.get_running_loop(), 0
     try:
         async with asyncio.timeout(stall_seconds if stall_seconds < math.inf else None) as stalled:

@@ -19,7 +19,7 @@ from puna.runtime.back_off import LoadBackOff, attempt_of
 from puna.runtime.errors import HostFailedError, NodeError
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.host_connection import HostConnection
-from puna.runtime.host_loading import HostLoader
+from puna.runtime.host_loading import HostLoader, localize
 from puna.runtime.hosted_model import HostedModel
 from puna.runtime.launcher import Launcher, OnTransfer
 from puna.runtime.requirements import Loading, ModelRequirements, OnProgress
@@ -183,7 +183,7 @@ class ModelLauncher:
             label = f"an estimate of {requirements.name}"
             host = await self._hosts.connect(backend, label, limits=self._settings.limits)
             stack.push_async_callback(host.release)
-            spec = await host.endpoint.localize(spec, lambda *_: None)
+            spec = await localize(host, spec, lambda *_: None, self._stall_seconds(requirements))
             yield host, convert.spec_to_wire(backend.name, spec, host.model_id)
 
     def takes_memory(self, requirements: ModelRequirements) -> bool:
@@ -247,13 +247,13 @@ class ModelLauncher:
         log.info("loading %s with %s", requirements.name, backend.name)
         # A backend may take long to report a fraction, or report none. Requests no longer wait in the queue meanwhile.
         on_progress(Loading(0.0))
-        limits, own = self._settings.limits, self._settings.model_settings.of(requirements.name)
+        limits = self._settings.limits
         spec = replace(await self._complete_spec(backend, requirements), name=requirements.name)
         model = await self._load(
             backend,
             spec,
             report=lambda fraction: on_progress(Loading(fraction)),
-            stall_seconds=self._settings.load_timeout if own.load_timeout is None else own.load_timeout,
+            stall_seconds=self._stall_seconds(requirements),
             on_death=on_death,
             timeouts=HangTimeouts(limits.max_host_silence_seconds, limits.max_step_seconds),
             limits=limits,
@@ -268,6 +268,11 @@ class ModelLauncher:
             process_id=model.process_id,
             shares_host=backend.usable.host.shared,
         )
+
+    def _stall_seconds(self, requirements: ModelRequirements) -> float:
+        """Return how long a load may make no progress."""
+        own = self._settings.model_settings.of(requirements.name).load_timeout
+        return self._settings.load_timeout if own is None else own
 
     async def _complete_spec(self, backend: Plugin, requirements: ModelRequirements) -> ModelSpec:
         """Return what the host is told: the spec with all options and the free memory.

@@ -132,9 +132,9 @@ async def until(condition):
 
 
 async def given_up(get):
-    """Wait until the node has heard that a load was cancelled."""
-    hosts = get.args[0].lease._lease.hosts.values()
-    await until(lambda: any(task.cancelling() for host in hosts for task in host.fetching))
+    """Wait until the node has heard that its first load was cancelled."""
+    host = next(iter(get.args[0].lease._lease.hosts.values()))
+    await until(lambda: all(task.cancelling() for task in host.fetching))
 
 
 async def test_a_node_without_the_files_gets_them_once(start, make_blob, cache, sent):
@@ -180,6 +180,20 @@ async def test_a_shared_folder_is_used_where_its_file_is_the_right_one(start, ma
     assert spec.path == str(shared / right.name)
     assert kept(cache) == {wrong.name: b"right too"}
     assert sent == [0]
+
+
+async def test_a_node_without_a_cache_uses_a_shared_folder(start, make_blob, tmp_path, sent):
+    blob, shared = make_blob(b"shared"), tmp_path / "shared"
+    shared.mkdir()
+    (shared / blob.name).hardlink_to(blob)
+    (tmp_path / "file").touch()
+    get = await start(FileCache(tmp_path / "file" / "cache", 1 << 30), [shared])
+    for _ in range(2):
+        _, spec = await get(blob)
+        assert spec.path == str(shared / blob.name)
+    assert sent == []
+    with pytest.raises(NodeError, match=r"a file of the model cannot be kept: .*/file"):
+        await get(make_blob(b"not shared"))
 
 
 async def test_a_given_up_transfer_is_continued(start, make_blob, cache, sent, gate):
@@ -232,6 +246,7 @@ async def test_a_file_without_a_record_is_read_and_not_sent(start, make_blob, ca
     await get(blob)
     (cache.folder / "verified" / blob.name).unlink()
     told = []
+    get = await start(FileCache(cache.folder, 1 << 30))  # the records are kept in memory too
     await get(blob, on_transfer=lambda *progress: told.append(progress))
     assert told[-1] == (5, 5)
     assert sent == [0]
