@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -224,34 +224,44 @@ class Replicas:
         self._closing.add(task)
         task.add_done_callback(self._closed)
 
-    def place(self, request: SequenceRequest, blocks: Blocks) -> Placement:
-        """Choose the replica for a sequence, and count the sequence there."""
-        chosen = 0
+    def place(self, request: SequenceRequest, blocks: Blocks, avoid: str = "") -> Placement:
+        """Choose the replica for a sequence, and count the sequence there; see `place_call` for `avoid`."""
+        members, chosen = self._beyond(avoid), 0
         length = len(request.prompt) or len(blocks) * BLOCK_CHARACTERS
         text = isinstance(request.prompt, str)
         tokens = max(int(length * self._tokens_per_character) if text else length, 1)
         block = BLOCK_CHARACTERS * self._tokens_per_character if text else BLOCK_TOKENS
-        matches = [each.memory.match(blocks) for each in self.members]
-        if len(self.members) > 1:
-            chosen = self._choose(tokens, [int(each * block) for each in matches])
-        replica = self.members[chosen]
+        matches = [each.memory.match(blocks) for each in members]
+        if len(members) > 1:
+            chosen = self._choose(tokens, [int(each * block) for each in matches], members)
+        replica = members[chosen]
         replica.memory.use(blocks)
         placement = Placement(self, replica, max(tokens - int(matches[chosen] * block), 1))
         if replica.requests > replica.slots:
             self.crowded.set()
         return placement
 
-    def _choose(self, tokens: int, cached: list[int]) -> int:
+    def _beyond(self, avoid: str) -> Sequence[Replica]:
+        """Return the replicas on other nodes than one; all if there are no others."""
+        if not avoid:
+            return self.members
+        return [each for each in self.members if each.node != avoid] or self.members
+
+    def _choose(self, tokens: int, cached: list[int], members: Sequence[Replica]) -> int:
         session = request_metadata().get(SESSION, "")
         holders = sorted(((index, held) for index, held in enumerate(cached) if held), key=lambda pair: -pair[1])
         routed = RoutedRequest(tokens, hash(session), tuple(holders))
         routing = self.routing
         policy = self._policies[routing] if session or routing != "session" else self._without_session
-        return policy.choose(routed, self.members)
+        return policy.choose(routed, members)
 
-    def place_call(self) -> Replica:
-        """Choose the replica for a call without a slot."""
-        return min(self.members, key=lambda each: (each.calls + each.requests) / each.slots)
+    def place_call(self, avoid: str = "") -> Replica:
+        """Choose the replica for a call without a slot.
+
+        `avoid` is a node on which a host has just died. If the node itself is gone, so are its other hosts, of which
+        the core may hear a moment later. They are chosen only if there are no others.
+        """
+        return min(self._beyond(avoid), key=lambda each: (each.calls + each.requests) / each.slots)
 
     def rebalance(self) -> None:
         """Let as many requests choose anew as slots are free at other replicas, the last of the longest queue first."""

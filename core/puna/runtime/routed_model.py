@@ -29,9 +29,9 @@ class RoutedModel(AdmittedModel):
         blocks = blocks_of(request)
         began = time.perf_counter_ns()
         failure: BackendCrashedError | None = None
-        prefilled = 0
+        prefilled, avoid = 0, ""
         while True:
-            placement, answered = self._replicas.place(request, blocks), False
+            placement, answered = self._replicas.place(request, blocks, avoid), False
             replica = placement.replica
             try:
                 async with replica.limiter.slot(request.priority, on_position):
@@ -58,7 +58,7 @@ class RoutedModel(AdmittedModel):
             except BackendCrashedError as error:
                 if answered or failure is not None:
                     raise
-                failure = error
+                failure, avoid = error, replica.node
             finally:
                 placement.end()
             began = time.perf_counter_ns()
@@ -80,7 +80,7 @@ class RoutedModel(AdmittedModel):
             return await self._counted(replica, call)
         except BackendCrashedError as error:
             await self._find_living(replica, error)
-        return await self._counted(self._replicas.place_call(), call)
+        return await self._counted(self._replicas.place_call(replica.node), call)
 
     @staticmethod
     async def _counted(replica: Replica, call: Callable[[LoadedModel], Awaitable[T]]) -> T:

@@ -179,3 +179,19 @@ async def test_a_row_for_each_replica():
     assert (row.size_bytes, row.kv_cache_tokens, row.kv_cache_usage) == (5, 16384, KvCacheUsage(1, 2))
     await owner.aclose()
     assert all(each.model.closed.is_set() for each in owner.members)
+
+
+@pytest.mark.parametrize("routing", ["prefix", "least-loaded", "session", "random"])
+async def test_a_second_attempt_goes_to_another_node_if_there_is_one(routing):
+    owner = replicas(count=4, routing=routing)
+    *first, other = owner.members
+    for each in first:
+        each.node = "gone:7"
+    request = SequenceRequest(prompt=LONG)
+    blocks = blocks_of(request)
+    for _ in range(20):
+        assert owner.place(request, blocks, avoid="gone:7").replica is other
+        assert owner.place_call(avoid="gone:7") is other
+    other.node = "gone:7"
+    assert owner.place(request, blocks, avoid="gone:7").replica in owner.members
+    assert owner.place_call(avoid="gone:7") in owner.members

@@ -60,3 +60,9 @@ def test_streams_are_judged(rounds, judged, hosts, fault):
 def test_short_requests_are_judged(rounds, outcome, fault):
     rounds._judge_short(outcome, Broken("it", AT, HERE))
     assert [fault in each for each in rounds.verdict.faults] == [True] * (fault is not None), rounds.verdict.faults
+
+
+@pytest.mark.parametrize(("text", "retried", "faults"), [("a", True, 0), ("", False, 0), ("", True, 1)])
+def test_a_request_without_a_token_may_not_fail_where_it_can_run_again(rounds, text, retried, faults):
+    rounds._judge_short(Outcome("request", AT - 1, AT + 2, text, CUT), Broken("it", AT, HERE, retried=retried))
+    assert len(rounds.verdict.faults) == faults

@@ -40,6 +40,8 @@ class Broken:
     """Process ids of the hosts that cannot serve any more."""
     maybe: frozenset[int] = frozenset()
     """Those of hosts that may end for it."""
+    retried: bool = False
+    """Whether a request that has sent no token yet runs once more."""
     core: bool = False
     """Whether the server is gone with every connection to it."""
     settle_seconds: float = 1.0
@@ -182,7 +184,7 @@ class StaticCluster(Server):
         at = time.monotonic()
         for pid in pids:
             send(pid, number)
-        return Broken(text, at, gone, core=core)
+        return Broken(text, at, gone, retried=len(pids) == 1 and not core, core=core)
 
     async def mend(self) -> None:
         """Start again what was killed, and continue what was stopped."""

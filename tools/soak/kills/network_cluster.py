@@ -62,7 +62,7 @@ class NetworkCluster(StaticCluster):
         if kind in ("partition", "long-partition"):
             wire.loss = 1.0
             self._lapse = kind == "long-partition"
-            return Broken(f"{kind} of {node.name}", at, frozenset(below({node.pid}) & running))
+            return Broken(f"{kind} of {node.name}", at, frozenset(below({node.pid}) & running), retried=True)
         if kind == "blink":
             wire.loss = 1.0
             await asyncio.sleep(CUT_SECONDS)

@@ -25,6 +25,8 @@ PROGRAM: Final = ROOT / "tests/ray/cluster_program.py"
 PACKAGES: Final = Path(sys.prefix) / "ray/packages"
 """Where `make test-ray` keeps Ray."""
 NODES: Final = 3
+RETRIED: Final = ("host", "hosts", "node", "stop")
+"""What is killed without harm for requests that have sent no token."""
 ATTEMPTS: Final = 4
 CPUS: Final = 16
 """CPUs of each node, as Ray counts them: nodes that still end must not take the room of new ones."""
@@ -110,7 +112,9 @@ class RayCluster(Server):
         at = time.monotonic()
         for pid in pids:
             send(pid, number)
-        return Broken(f"{kind} {pids}", at, gone, maybe, core=kind == "core", settle_seconds=settle)
+        return Broken(
+            f"{kind} {pids}", at, gone, maybe, retried=kind in RETRIED, core=kind == "core", settle_seconds=settle
+        )
 
     async def mend(self) -> None:
         """Start again what was killed, and continue what was stopped."""

@@ -3,7 +3,8 @@
 Theory. One thing is broken per round, so each error has one cause and its delay is known. Streams are judged by the
 hosts of their model, as ListLoadedModels had them before: if all of them are broken, the stream must end with an error
 within ERROR_SECONDS; if none is, it must go on; if some are, either is right. A stream that does neither hangs. Short
-requests go on all the time. One that fails must do so within ERROR_SECONDS of its begin or of what was broken. The
+requests go on all the time. One that fails must do so within ERROR_SECONDS of its begin or of what was broken. While
+other nodes can serve it, it may fail only if it has sent a token; else it runs once more, unseen by its client. The
 round ends when every model answers again and no host runs that the server does not know.
 """
 
@@ -155,6 +156,8 @@ class Rounds:
                 self._fault(f"{outcome.name} took {took:.1f} s")
             return
         self._note(outcome.error, broken, outcome.name)
+        if broken.retried and not outcome.text:
+            self._fault(f"{outcome.name} failed before its first token: {outcome.error}")
         if outcome.ended_at < broken.at:
             self._fault(f"{outcome.name} failed on a whole cluster: {outcome.error}")
         delay = outcome.ended_at - max(outcome.began_at, broken.at)
