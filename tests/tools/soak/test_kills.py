@@ -64,5 +64,6 @@ def test_short_requests_are_judged(rounds, outcome, fault):
 
 @pytest.mark.parametrize(("text", "retried", "faults"), [("a", True, 0), ("", False, 0), ("", True, 1)])
 def test_a_request_without_a_token_may_not_fail_where_it_can_run_again(rounds, text, retried, faults):
-    rounds._judge_short(Outcome("request", AT - 1, AT + 2, text, CUT), Broken("it", AT, HERE, retried=retried))
+    cut = "gRPC UNAVAILABLE: gpu1:7 has not answered for 2 s"
+    rounds._judge_short(Outcome("request", AT - 1, AT + 2, text, cut), Broken("it", AT, HERE, retried=retried))
     assert len(rounds.verdict.faults) == faults

@@ -156,7 +156,8 @@ class Rounds:
                 self._fault(f"{outcome.name} took {took:.1f} s")
             return
         self._note(outcome.error, broken, outcome.name)
-        if broken.retried and not outcome.text:
+        # Over REST, an error right behind the first token replaces the whole answer.
+        if broken.retried and not outcome.text and outcome.error.startswith("gRPC"):
             self._fault(f"{outcome.name} failed before its first token: {outcome.error}")
         if outcome.ended_at < broken.at:
             self._fault(f"{outcome.name} failed on a whole cluster: {outcome.error}")
