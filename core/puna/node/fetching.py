@@ -171,21 +171,21 @@ class Fetch:
 
     async def _receive(self, file: wire.ModelFile, partial: PartialFile) -> None:
         """Receive what a partial file lacks. Raises TransferBrokenError, and OSError after removing the file."""
-        await stoppable(lambda stopped: partial.read(stopped, self._count))
-        if partial.size == file.bytes:
-            return
 
         def write(chunks: list[memoryview]) -> None:
             partial.write(chunks)
             self._count(sum(map(len, chunks)))
 
-        receiver, transfer_id = Receiver(file.bytes - partial.size, write, partial.hash), secrets.token_hex(8)
-        self._receivers[transfer_id] = receiver
+        transfer_id = secrets.token_hex(8)
         try:
-            self._want(wire.FileWanted(transfer_id=transfer_id, digest=file.digest, offset=partial.size))
-            await receiver.run()
+            await stoppable(lambda stopped: partial.read(stopped, self._count))
+            if partial.size < file.bytes:
+                receiver = Receiver(file.bytes - partial.size, write, partial.hash)
+                self._receivers[transfer_id] = receiver
+                self._want(wire.FileWanted(transfer_id=transfer_id, digest=file.digest, offset=partial.size))
+                await receiver.run()
         except OSError:
-            # A full disk is not left full.
+            # A full disk is not left full, and what cannot be read is not kept.
             await in_thread(partial.remove)
             raise
         finally:

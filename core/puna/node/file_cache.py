@@ -89,15 +89,12 @@ class PartialFile:
         """Return the digest of what has arrived, in hexadecimal digits."""
         return self._hasher.hexdigest()
 
-    def empty(self) -> None:
-        """Drop what has arrived."""
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        self.size, self._hasher = 0, hashlib.sha256()
+    def flush(self) -> None:
+        """Flush the file to the disk."""
+        os.fsync(self._descriptor)
 
     def publish(self, path: Path) -> HeldFile:
-        """Flush the complete file to the disk, move it to `path`, and hold it. The lock of the folder must be held."""
-        os.fsync(self._descriptor)
+        """Move the complete file to `path`, and hold it. The lock of the folder must be held."""
         self.path.replace(path)
         sync_folder(path.parent)
         # Nobody removes the file between the two kinds of lock, for that needs the lock of the folder.
@@ -190,6 +187,7 @@ class FileCache:
 
     def complete(self, partial: PartialFile, name: str) -> HeldFile:
         """Add a file that has arrived and was verified, and hold it."""
+        partial.flush()  # before the lock, for it may take long
         with self._folder_locked():
             held = partial.publish(self._files / name)
         self.verified.add(name, held.path)

@@ -32,6 +32,8 @@ class Receiver(asyncio.BufferedProtocol):
         self._filled = 0
         """Bytes of the buffer that have arrived and were not taken yet."""
         self._full: list[memoryview] = []
+        self._spare: list[memoryview] = []
+        """Buffers that were written. New ones cost page faults for each of their pages."""
         self._lost = False
         self._news = asyncio.Event()
 
@@ -50,7 +52,7 @@ class Receiver(asyncio.BufferedProtocol):
         self._filled += nbytes
         if self._filled == BUFFER:
             self._full.append(self._buffer)
-            self._buffer, self._filled = memoryview(bytearray(BUFFER)), 0
+            self._next_buffer()
         self._news.set()
         if len(self._full) * BUFFER >= MOST_HELD and self._transport is not None:
             self._transport.pause_reading()
@@ -75,6 +77,7 @@ class Receiver(asyncio.BufferedProtocol):
                     self._transport.resume_reading()
                 # Hashing a file takes as long as writing it.
                 await asyncio.gather(*(in_thread(each, chunks) for each in self._takers))
+                self._spare += [each for each in chunks if len(each) == BUFFER]
                 self._left -= count
             if self._transport is not None:
                 self._transport.write(OK)
@@ -90,5 +93,8 @@ class Receiver(asyncio.BufferedProtocol):
         if self._filled and (self._lost or count + self._filled >= self._left):
             chunks.append(self._buffer[: self._filled])
             count += self._filled
-            self._buffer, self._filled = memoryview(bytearray(BUFFER)), 0
+            self._next_buffer()
         return chunks, count
+
+    def _next_buffer(self) -> None:
+        self._buffer, self._filled = self._spare.pop() if self._spare else memoryview(bytearray(BUFFER)), 0
