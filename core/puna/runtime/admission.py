@@ -139,6 +139,10 @@ class PositionReporter(Generic[T]):
             self._report(item, position)
 
 
+class SlotWithdrawnError(Exception):
+    """The wait for a slot is over without one: its host is gone, or another replica may have a slot earlier."""
+
+
 @dataclass(slots=True, eq=False)
 class _Waiter:
     admitted: asyncio.Future[None]
@@ -177,20 +181,23 @@ class ConcurrencyLimiter:
         """Return how many seconds the first of the queue has waited; 0 if none waits."""
         return asyncio.get_running_loop().time() - self._queue.first().item.began if self._queue else 0.0
 
-    def dismiss(self, count: int, error: type[Exception]) -> None:
-        """End the wait of the last `count` waiters with an error."""
+    def dismiss(self, count: int) -> None:
+        """End the wait of the last `count` waiters with SlotWithdrawnError."""
         for _ in range(min(count, len(self._queue))):
             admitted = self._queue.last().admitted
             # A waiter that was cancelled in this turn of the event loop is still in the queue.
             if not admitted.done():
-                admitted.set_exception(error())
+                admitted.set_exception(SlotWithdrawnError())
         self._reporter.changed()
 
     @asynccontextmanager
     async def slot(
         self, priority: int = 0, on_position: Callable[[int], None] = lambda _: None
     ) -> AsyncGenerator[None]:
-        """Hold a slot for as long as the block lasts, after waiting for one if none is free."""
+        """Hold a slot for as long as the block lasts, after waiting for one if none is free.
+
+        Raises SlotWithdrawnError if the wait is ended by `dismiss`.
+        """
         if self._free:
             self._free -= 1
         else:

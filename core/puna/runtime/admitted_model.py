@@ -8,19 +8,21 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
 from puna import events
 from puna.backend import DocumentScores, Embedding, LoadedModel, ModelFacts, Prefill, SequenceEvent, SequenceRequest
 from puna.errors import BackendCrashedError
 from puna.go.json import replace_lone_surrogates
-from puna.runtime.admission import ConcurrencyLimiter
+from puna.runtime.admission import ConcurrencyLimiter, SlotWithdrawnError
 from puna.runtime.sequence_stages import SequenceStages
 
 if TYPE_CHECKING:
     from puna.runtime.replicas import Replicas
 
 T = TypeVar("T")
+HOST_ENDED: Final = "the host process of the model has ended"
+"""The error of a request that waited for a slot when the server ended."""
 
 
 class Loaded(Protocol):
@@ -121,11 +123,14 @@ class AdmittedModel(LoadedModel):
                         async for event in found:
                             yield event
                 return
+            except SlotWithdrawnError:
+                # An attempt that has not begun does not count, and the wait goes on.
+                await self._renewed(model, failure or BackendCrashedError(HOST_ENDED))
+                continue
             except BackendCrashedError as error:
                 if answered or failure is not None:
                     raise
-                failure = error
-            began = time.perf_counter_ns()
+                failure, began = error, time.perf_counter_ns()
             await self._renewed(model, failure)
 
     async def _renewed(self, failed: LoadedModel, error: BackendCrashedError) -> None:

@@ -311,6 +311,8 @@ class Loader:
         """Take notice of the death of a host. With its last host the model is gone."""
         if pooled.replicas is None or not pooled.replicas.lose(replica):
             self._models.remove(pooled, "crashed")
+            # Those that wait have not tried yet, so they keep their second attempt.
+            replica.limiter.dismiss(replica.limiter.queued)
 
 
 def _replica(launched: Launched, requirements: ModelRequirements) -> Replica:

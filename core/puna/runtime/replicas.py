@@ -38,10 +38,6 @@ UNKNOWN_CACHE_TOKENS: Final = 32_768
 """Tokens of a cache whose size its backend does not tell."""
 
 
-class ReplicaChangedError(Exception):
-    """A request that waits for a slot has to choose a replica anew."""
-
-
 @dataclass(eq=False, slots=True, kw_only=True)
 class Replica:
     """A host that has the model loaded."""
@@ -219,7 +215,7 @@ class Replicas:
         if replica not in self.members:
             return
         self.members.remove(replica)
-        replica.limiter.dismiss(replica.limiter.queued, ReplicaChangedError)
+        replica.limiter.dismiss(replica.limiter.queued)
         task = asyncio.create_task(replica.aclose())
         self._closing.add(task)
         task.add_done_callback(self._closed)
@@ -269,7 +265,7 @@ class Replicas:
             return
         free = sum(max(each.slots - each.requests, 0) for each in self.members if not each.limiter.queued)
         while free and (crowded := max(self.members, key=lambda each: each.limiter.queued)).limiter.queued:
-            crowded.limiter.dismiss(1, ReplicaChangedError)
+            crowded.limiter.dismiss(1)
             free -= 1  # a request that chooses the same replica again waits for the next slot
 
     def learn(self, request: SequenceRequest, finish: Finish, *, beside_others: bool) -> None:

@@ -7,9 +7,10 @@ from typing import TypeVar
 
 from puna.backend import Finish, LoadedModel, Prefill, SequenceEvent, SequenceRequest
 from puna.errors import BackendCrashedError
-from puna.runtime.admitted_model import AdmittedModel, Renew
+from puna.runtime.admission import SlotWithdrawnError
+from puna.runtime.admitted_model import HOST_ENDED, AdmittedModel, Renew
 from puna.runtime.prompt_memory import blocks_of
-from puna.runtime.replicas import Replica, ReplicaChangedError, Replicas
+from puna.runtime.replicas import Replica, Replicas
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ class RoutedModel(AdmittedModel):
         prefilled, avoid = 0, ""
         while True:
             placement, answered = self._replicas.place(request, blocks, avoid), False
-            replica = placement.replica
+            replica, withdrawn = placement.replica, False
             try:
                 async with replica.limiter.slot(request.priority, on_position):
                     self._report(0)
@@ -53,16 +54,17 @@ class RoutedModel(AdmittedModel):
                                 placement.finish(request, event)
                             yield event
                 return
-            except ReplicaChangedError:
-                continue
+            except SlotWithdrawnError:
+                # An attempt that has not begun does not count.
+                withdrawn = True
             except BackendCrashedError as error:
                 if answered or failure is not None:
                     raise
-                failure, avoid = error, replica.node
+                failure, avoid, began = error, replica.node, time.perf_counter_ns()
             finally:
                 placement.end()
-            began = time.perf_counter_ns()
-            await self._find_living(replica, failure)
+            if replica.lost or not withdrawn:
+                await self._find_living(replica, failure or BackendCrashedError(HOST_ENDED))
 
     async def _find_living(self, failed: Replica, error: BackendCrashedError) -> None:
         """Wait until there is a replica whose host lives. Raises `error` if there will be none."""

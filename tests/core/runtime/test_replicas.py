@@ -4,9 +4,9 @@ import pytest
 
 from puna.backend import Finish, KvCacheUsage, ModelFacts, SequenceRequest
 from puna.backend.metadata import enter_request
-from puna.runtime.admission import ConcurrencyLimiter
+from puna.runtime.admission import ConcurrencyLimiter, SlotWithdrawnError
 from puna.runtime.prompt_memory import blocks_of
-from puna.runtime.replicas import FIRST_COSTS, Replica, ReplicaChangedError, Replicas
+from puna.runtime.replicas import FIRST_COSTS, Replica, Replicas
 
 LONG = "a long beginning that several prompts share. " * 200
 
@@ -126,7 +126,7 @@ async def test_requests_that_wait_for_a_lost_replica_choose_anew():
         assert owner.queued == 3
         assert owner.lose(first)
         for each in waiting:
-            with pytest.raises(ReplicaChangedError):
+            with pytest.raises(SlotWithdrawnError):
                 await each
     assert owner.members == [second]
     await first.model.closed.wait()
@@ -146,7 +146,7 @@ async def test_a_new_replica_takes_the_last_of_those_that_wait():
         try:
             async with placement.replica.limiter.slot():
                 ends.append(number)
-        except ReplicaChangedError:
+        except SlotWithdrawnError:
             ends.append(-number)
         finally:
             placement.end()
