@@ -44,7 +44,7 @@ _MIN_NEW_SHARE: Final = 1 / 8
 """The part of a sequence that the disk must lack before it is stored anew."""
 IDLE_SECONDS: Final = 5.0
 """How long a model must have been idle before its sequences are saved in advance."""
-_CLOSE_SECONDS: Final = 1.5
+_CLOSE_SECONDS: Final = 2.0
 """How long the saving at the unloading may take. The core gives a host 3 s to end."""
 _MAX_BACKLOG_BYTES: Final = 512 << 20
 """Bytes of copied states that may wait to be written. The first one is always taken."""
@@ -99,6 +99,8 @@ class _Job:
     tokens: list[int]
     salt: str
     state: State
+    keep_buffer: bool
+    """Whether the memory of the state is kept for the next copy."""
 
 
 class StateReader(Protocol):
@@ -226,10 +228,10 @@ class DiskCache:
             average, value = self._prefill_token_seconds, seconds / tokens
             self._prefill_token_seconds = average + _NEWEST_WEIGHT * (value - average) if average else value
 
-    def save(self, content: SlotContent) -> bool:
+    def save(self, content: SlotContent, *, keep_buffer: bool = True) -> bool:
         """Copy the state of a slot and have it written, if the disk lacks it. Return whether it was copied.
 
-        Call it on the decode thread, while the slot still holds its tokens.
+        Call it on the decode thread, while the slot still holds its tokens. `keep_buffer`: more copies will follow.
         """
         if not self._lacks(content.tokens, content.salt):
             return False
@@ -239,21 +241,24 @@ class DiskCache:
             return False
         if waiting and sum(len(job.state) for job in waiting) > _MAX_BACKLOG_BYTES:
             return False
-        try:
-            buffer, self._spare = self._spare, None
-            state = self._context.state(content.slot, buffer)
-        except MemoryError:
-            return False
-        if not len(state):
+        if (job := self._copy(content, keep_buffer=keep_buffer)) is None:
             return False
         with self._changed:
-            self._jobs.append(_Job(content.tokens, content.salt, state))
+            self._jobs.append(job)
             self._changed.notify()
         return True
 
+    def _copy(self, content: SlotContent, *, keep_buffer: bool) -> _Job | None:
+        buffer, self._spare = self._spare, None
+        try:
+            state = self._context.state(content.slot, buffer)
+        except MemoryError:
+            return None
+        return _Job(content.tokens, content.salt, state, keep_buffer) if len(state) else None
+
     def save_one(self, contents: Sequence[SlotContent]) -> bool:
         """Save the newest of some slots that the disk lacks; return False if none was copied. See `save`."""
-        if any(self.save(each) for each in _newest_first(contents)):
+        if any(self.save(each, keep_buffer=False) for each in _newest_first(contents)):
             return True
         self._spare = None  # an idle model keeps no memory for this
         return False
@@ -278,7 +283,10 @@ class DiskCache:
                 self._writing = job = self._jobs.popleft()
             self._write(job)
             buffer = job.state.base if job.state.base is not None else job.state
-            self._spare = buffer if isinstance(buffer, np.ndarray) and len(buffer) <= _MAX_SPARE_BYTES else None
+            if job.keep_buffer and isinstance(buffer, np.ndarray) and len(buffer) <= _MAX_SPARE_BYTES:
+                self._spare = buffer
+            # Nothing may hold the memory while this thread waits for the next job.
+            del job, buffer
 
     def _write(self, job: _Job) -> None:
         if (store := self._store) is None:
@@ -317,8 +325,8 @@ class DiskCache:
                     break
                 # Another process may have removed the file of a sequence that was in memory all the time.
                 store.refresh(content.salt)
-                if self._lacks(content.tokens, content.salt):
-                    self._write(_Job(content.tokens, content.salt, self._context.state(content.slot)))
+                if self._lacks(content.tokens, content.salt) and (job := self._copy(content, keep_buffer=False)):
+                    self._write(job)
         self._reader.shutdown()
 
 
