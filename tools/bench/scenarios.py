@@ -101,6 +101,15 @@ async def second_turn(server: Server, model: str, turn: int) -> Outcome:
     return await together([partial(generate, server, model, f"{first} {text(20, turn)}", 32)])
 
 
+async def resumed(server: Server, model: str, turn: int) -> Outcome:
+    """A chat of 2,000 tokens goes on after its model was unloaded. The load itself is not counted."""
+    first = text(1900, 9_500_000 + turn)
+    await generate(server, model, first, 1)
+    await unload(server, model)
+    await generate(server, model, text(8, turn), 1)
+    return await together([partial(generate, server, model, f"{first} {text(20, turn)}", 1)])
+
+
 async def long_prompt_beside(server: Server, model: str, turn: int) -> Outcome:
     """Seven streams run; a prompt of 2,000 tokens joins. Only the seven are counted."""
 
@@ -211,6 +220,7 @@ SCENARIOS = (
     Scenario("sixteen", "135m", partial(streams, count=16, tokens=_LONG), RATE),
     Scenario("shared prefix", "135m", shared_prefix, ("seconds", "first")),
     Scenario("second turn", "135m", second_turn, ("first",)),
+    Scenario("resumed", "135m", resumed, ("first",)),
     Scenario("long prompt beside", "135m", long_prompt_beside, (*RATE, "gap p99/p50")),
     Scenario("copying", "copier", copying, ("tokens/s", "decoding/s")),
     Scenario("agent", "agent", agent, ("tokens/s",)),
