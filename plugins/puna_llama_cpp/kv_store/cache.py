@@ -186,7 +186,7 @@ class DiskCache:
             return None
         # One file at a time: a disk reads two at once no sooner. Prompts that need the same file share it.
         with self._reading:
-            state = self._read(store, found)
+            state = self._read(store, found, cached)
         if state is None:
             return None
         return RestoredState(found.common, state, lambda: store.drop(found))
@@ -202,13 +202,16 @@ class DiskCache:
             return False
         return True
 
-    def _read(self, store: SequenceStore, found: StoredSequence) -> State | None:
+    def _read(self, store: SequenceStore, found: StoredSequence, cached: Callable[[], int]) -> State | None:
         """Read a state, or take it from another prompt that waits with it."""
         self._check_closing()
         held = {key: state for key, each in self._held.items() if (state := each()) is not None}
         self._held = {key: self._held[key] for key in held}
         if (key := (found.partition, found.name)) in held:
             return held[key]
+        # Another prompt may have brought the state into memory since the first look.
+        if found.common - cached() < MIN_TOKENS:
+            return None
         if held and sum(map(len, held.values())) + found.header.state_bytes > _MAX_HELD_BYTES:
             return None
         began = time.perf_counter()
