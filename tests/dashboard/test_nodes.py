@@ -8,13 +8,13 @@ from tests.dashboard.conftest import running, shot
 from tests.dashboard.test_models import row
 from tests.nodes.running import node_of
 
-from puna.node import certificates
+from puna.process import cluster_certificates
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
-    certificates.make(folder)
+    cluster_certificates.make(folder)
     return folder
 
 
