@@ -1,11 +1,14 @@
 """Nodes in processes of their own, and contract tests whose hosts run on them."""
 
 import asyncio
+import json
 import os
 import re
 import signal
 import subprocess
 import tempfile
+import threading
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +100,7 @@ def contract_on_nodes(cluster, **environment):
                 self.machines = 1
                 launcher = self._shared[2]
                 self.start, self.nodes, self.free_bytes = launcher.start, launcher.nodes, launcher.free_bytes
+                self.has_room = launcher.has_room
 
             async def aclose(self):
                 self._shared[0] -= 1
@@ -110,3 +114,27 @@ def contract_on_nodes(cluster, **environment):
             yield nodes
         finally:
             hosts.make_launcher = was
+
+
+class Stream:
+    """A streamed answer that a thread reads; `lines` are the messages so far."""
+
+    def __init__(self, server, prompt):
+        self.lines, self.ended_at = [], 0.0
+        self._answer = server.open("/api/generate", {"model": "scripted", "prompt": prompt, "raw": True})
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self):
+        with self._answer:
+            for line in self._answer:
+                self.lines.append(json.loads(line))
+        self.ended_at = time.monotonic()
+
+    def begun(self):
+        wait_until(lambda: self.lines)
+
+    def end(self):
+        self._thread.join(60)
+        assert self.ended_at, "the stream hangs"
+        return self.lines[-1]

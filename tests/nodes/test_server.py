@@ -1,15 +1,14 @@
 """A server whose models run on nodes, while nodes and servers are killed."""
 
-import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from tests.e2e.server import MODELS, PUNA, parents, serving, wait_until
+from tests.nodes.running import Stream
 
 SCRIPTED = Path(__file__).parents[1] / "plugins" / "scripted"
 CLEAR_SECONDS = 3.0
@@ -36,30 +35,6 @@ def start_server(tmp_path, cluster, environment):
 
 def prepare(server):
     server.upload("scripted", MODELS / "scripted.gguf", backend="scripted")
-
-
-class Stream:
-    """A streamed answer that a thread reads; `lines` are the messages so far."""
-
-    def __init__(self, server, prompt):
-        self.lines, self.ended_at = [], 0.0
-        self._answer = server.open("/api/generate", {"model": "scripted", "prompt": prompt, "raw": True})
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-
-    def _read(self):
-        with self._answer:
-            for line in self._answer:
-                self.lines.append(json.loads(line))
-        self.ended_at = time.monotonic()
-
-    def begun(self):
-        wait_until(lambda: self.lines)
-
-    def end(self):
-        self._thread.join(60)
-        assert self.ended_at, "the stream hangs"
-        return self.lines[-1]
 
 
 def answer(server):
@@ -141,8 +116,8 @@ def test_nodes_end_the_hosts_of_a_killed_core(start_node, start_server, environm
 def test_a_server_without_nodes_imports_nothing_of_them():
     code = (
         "import sys, puna.cli.serve, puna.runtime.pool;"
-        "print([name for name in ('puna.runtime.static_launcher', 'puna.runtime.node', 'puna.node')"
-        " if name in sys.modules])"
+        "print([name for name in ('puna.runtime.static_launcher', 'puna.runtime.ray_launcher', 'puna.runtime.node',"
+        " 'puna.node', 'ray') if name in sys.modules])"
     )
     done = subprocess.run(
         [PUNA.with_name("python"), "-c", code], capture_output=True, text=True, check=True, timeout=60

@@ -20,6 +20,7 @@ from puna.runtime.errors import HostFailedError, NodeError
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.host_connection import HostConnection
 from puna.runtime.host_loading import HostLoader, localize
+from puna.runtime.host_resources import resources_for
 from puna.runtime.hosted_model import HostedModel
 from puna.runtime.launcher import Launcher, OnTransfer
 from puna.runtime.requirements import Loading, ModelRequirements, OnProgress
@@ -145,6 +146,11 @@ class ModelLauncher:
     def machines(self) -> int:
         """Number of machines on which models may run."""
         return self._launcher.machines
+
+    def has_room(self, requirements: ModelRequirements) -> bool:
+        """Return whether the launcher has a place for the model's host; see `Launcher.has_room`."""
+        resources = resources_for(self._backend(requirements), requirements.spec, requirements.file_bytes)
+        return self._launcher.has_room(resources)
 
     def free_bytes(self) -> int:
         """Return the bytes of memory that a further model can take; 0 if that is not known."""

@@ -188,6 +188,9 @@ class Launcher(Protocol):
     def nodes(self) -> Sequence[NodeStatus]:
         """Return the machines other than this one on which hosts may run; none if there are no others."""
 
+    def has_room(self, resources: HostResources) -> bool:
+        """Return whether a further host has a place now, or could have none even if the others ended."""
+
     def free_bytes(self) -> int:
         """Return the bytes of memory that a further model can take; 0 if that is not known."""
 

@@ -106,7 +106,7 @@ class Loader:
                 await self._make_room(requirements.name, job)
             elif (idle := self._models.idle()) and self._lacks_memory(requirements):
                 candidate = eviction_candidate(idle)
-                log.info("%s needs the memory of %s", requirements.name, candidate.requirements.name)
+                log.info("%s needs the place of %s", requirements.name, candidate.requirements.name)
                 await self._evict_and_wait(candidate, job, requirements.name)
             else:
                 pooled = await self._load(requirements, job)
@@ -130,8 +130,11 @@ class Loader:
         return pooled
 
     def _lacks_memory(self, requirements: ModelRequirements) -> bool:
-        """Return whether the file takes too large a part of the free memory. Busy models are never evicted for that."""
-        return _too_large(requirements, self._launcher.free_bytes())
+        """Return whether the file takes too large a part of the free memory, or the host has no place.
+
+        Busy models are never evicted for that.
+        """
+        return _too_large(requirements, self._launcher.free_bytes()) or not self._launcher.has_room(requirements)
 
     def evictions(self, requirements: ModelRequirements) -> Evictions:
         """Return what `provide` would evict now. Changes nothing."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from puna.host.stream import address, connect
 from puna.runtime import memory
 from puna.runtime.host_process import HostProcess
-from puna.runtime.launcher import Endpoint, HostRequirements, NodeStatus
+from puna.runtime.launcher import Endpoint, HostRequirements, HostResources, NodeStatus
 
 
 class LocalLauncher:
@@ -36,6 +36,10 @@ class LocalLauncher:
     def nodes(self) -> tuple[NodeStatus, ...]:
         """Return nothing: all hosts run on this machine."""
         return ()
+
+    def has_room(self, resources: HostResources) -> bool:  # noqa: ARG002 - only memory counts here
+        """True: hosts share what there is."""
+        return True
 
     def free_bytes(self) -> int:
         """Return the free memory of this machine."""

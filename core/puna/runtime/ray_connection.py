@@ -11,7 +11,7 @@ from asyncio.subprocess import PIPE
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from puna.process import child_environment
@@ -23,7 +23,7 @@ from puna.variables import NODE, read_by
 log = logging.getLogger(__name__)
 
 PROGRAM: Final = (sys.executable, "-m", "puna.runtime.ray_driver")
-CONNECT_SECONDS: Final = 60.0
+CONNECT_SECONDS: Final = 120.0
 """How long it may take to connect to a cluster, or to start one on this machine."""
 SILENT_SECONDS: Final = 2.5
 """Silence after which the cluster's head counts as gone. It is asked twice a second."""
@@ -137,6 +137,12 @@ class RayConnection:
         if self.usable:
             self._write({"id": key, "end": True})
 
+    def note_free(self, node_id: str, resources: HostResources) -> None:
+        """Count resources of a machine as free until the head tells what is."""
+        self.nodes = tuple(
+            replace(each, free=_sum(each.free, resources)) if each.node_id == node_id else each for each in self.nodes
+        )
+
     def check(self) -> None:
         """Raise NodeError if no host can be started now."""
         if not self.usable:
@@ -228,6 +234,14 @@ class RayConnection:
 def _node(told: Mapping[str, Any]) -> RayNode:
     free, total = HostResources(**told["free"]), HostResources(**told["total"])
     return RayNode(node_id=told["id"], host=told["host"], free=free, total=total)
+
+
+def _sum(one: HostResources, other: HostResources) -> HostResources:
+    return HostResources(
+        memory_bytes=one.memory_bytes + other.memory_bytes,
+        cpus=one.cpus + other.cpus,
+        gpus=one.gpus + other.gpus,
+    )
 
 
 def _variables() -> dict[str, str]:

@@ -23,6 +23,7 @@ import json
 import logging
 import os
 import queue
+import socket
 import sys
 import threading
 import time
@@ -31,9 +32,9 @@ from contextlib import suppress
 from typing import IO, Any, Final
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._private.state import available_resources_per_node  # there is no public function for a single machine
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from puna.runtime.ray_actor import HostActor
@@ -45,6 +46,12 @@ LOCAL_OBJECT_BYTES: Final = 100 << 20
 """Size of the object store of a cluster that this process starts. Nothing of a model passes through it."""
 START_SECONDS: Final = 90.0
 """How long a node may take from its actor's start until it listens."""
+PING_SECONDS: Final = 2.0
+"""How long the head may take to accept a connection."""
+ATTEMPTS: Final = 5
+"""Number of actors that are tried for a host."""
+RETRY_SECONDS: Final = 0.5
+"""Pause between two of them."""
 ERRORS: Final = (RayError, RuntimeError, ValueError, ConnectionError, OSError, TimeoutError)
 """What Ray's functions raise."""
 
@@ -94,17 +101,12 @@ class Driver:
 
     def _start(self, key: int, wanted: Mapping[str, Any]) -> None:
         try:
-            actor = ray.remote(HostActor).options(**_options(wanted)).remote()
-            self._actors[key] = actor
-            if key not in self._starting:
-                self._end(key)
-                raise RuntimeError("the start was given up")
-            place = actor.place.remote()
-            if not _done(place, wanted["placement_seconds"]):
+            placed = self._placed(key, wanted)
+            if placed is None:
                 self._write({"id": key, "error": _full(wanted), "full": True})
                 self._end(key)
                 return
-            found = ray.get(place)
+            actor, found = placed
             start = actor.start.remote(found["host"], wanted["certificate"], wanted["lease_seconds"])
             if not _done(start, START_SECONDS):
                 raise RuntimeError(f"the node has not started within {START_SECONDS:g} s")
@@ -114,6 +116,27 @@ class Driver:
         except ERRORS as error:
             self._write({"id": key, "error": _text(error)})
             self._end(key)
+
+    def _placed(self, key: int, wanted: Mapping[str, Any]) -> "tuple[Any, Mapping[str, Any]] | None":
+        """Return an actor that runs, and its machine; None if there is no room. Raises what Ray raises.
+
+        Ray may choose a machine that has just gone, so another actor follows one that has never run.
+        """
+        for attempt in range(ATTEMPTS):
+            actor = ray.remote(HostActor).options(**_options(wanted, attempt)).remote()
+            self._actors[key] = actor
+            if key not in self._starting:
+                raise RuntimeError("the start was given up")
+            place = actor.place.remote()
+            if not _done(place, wanted["placement_seconds"]):
+                return None
+            try:
+                return actor, ray.get(place)
+            except ActorDiedError:
+                if attempt == ATTEMPTS - 1 or key not in self._starting:
+                    raise
+                time.sleep(RETRY_SECONDS)
+        return None
 
     def _end(self, key: int) -> None:
         """Kill an actor. Its node ends, if it runs; see `puna.node.supervision`."""
@@ -141,24 +164,40 @@ class Driver:
 def _connect(address: str) -> bool:
     """Connect to a cluster; return whether it was started for this purpose. Raises what Ray raises."""
     quiet = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
+    # Not "auto", which would also find clusters of other people on this machine.
+    head = services.canonicalize_bootstrap_address(address or None)
+    named = address or os.environ.get("RAY_ADDRESS")
     try:
-        ray.init(address=address or "auto", **quiet)
+        if head is not None:
+            _ping(head)
+            ray.init(address=head, **quiet)
+            return False
     except ConnectionError:
-        if address or os.environ.get("RAY_ADDRESS"):
+        # The last cluster that was started on this machine may have ended.
+        if named:
             raise
-        # Ray has no setting that keeps a cluster on the loopback interface, except this one for other systems.
-        os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_OBJECT_BYTES, **quiet)
-        return True
-    return False
+    # Ray has no setting that keeps a cluster on the loopback interface, except this one for other systems.
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_OBJECT_BYTES, **quiet)
+    return True
 
 
-def _options(wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _ping(address: str) -> None:
+    """Raise ConnectionError if nothing accepts connections at an address, for Ray would try for a minute."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PING_SECONDS).close()
+    except OSError as error:
+        reason = error.strerror or f"no answer within {PING_SECONDS:g} s"
+        raise ConnectionError(f"the head {address} cannot be reached: {reason}") from None
+
+
+def _options(wanted: Mapping[str, Any], attempt: int) -> dict[str, Any]:
     """Return the options of an actor."""
     near = wanted["near"]
     return {
-        "name": wanted["name"],
+        "name": f"{wanted['name']}-{attempt}",
         "lifetime": "detached",
         "max_restarts": 0,
         "max_concurrency": 4,

@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 LEASE_SECONDS: Final = 10.0
 """How long a node outlives a core that is gone without closing its connections."""
-KEPT_BASES: Final = 1000
-"""Number of weights of which the machines are remembered that have had them."""
 PING_SECONDS: Final = 2.0
 """How long the head may take to accept a connection."""
+KEPT_BASES: Final = 1000
+"""Number of weights of which the machines are remembered that have had them."""
 
 
 def ray_launcher(settings: Settings, next_socket: Callable[[], Path]) -> "RayLauncher":
@@ -90,7 +90,7 @@ class RayLauncher:
         Raises NodeError if the cluster cannot start one, and HostFailedError if the host does not start.
         """
         connection = await self._connected()
-        number = next(self._numbers)
+        number, needed = next(self._numbers), self._limited(requirements.resources)
         placed = await connection.start(self._wanted(connection, requirements, number))
         node = Node(placed.address, self._context, self._next_socket, self._silence_seconds)
         self._nodes[number] = node
@@ -100,6 +100,8 @@ class RayLauncher:
             # The node ends with its lease, and the actor with the node. The actor's end covers a node that is cut off.
             await node.aclose()
             connection.end(placed.key)
+            # The head will tell in a moment. Until then a load would evict another model.
+            connection.note_free(placed.node_id, needed)
 
         try:
             await node.connect()
@@ -121,6 +123,12 @@ class RayLauncher:
         """Return the nodes that run, each with its host."""
         return [each.status() for each in self._nodes.values()]
 
+    def has_room(self, resources: HostResources) -> bool:
+        """Return whether a machine has these resources free, or none would have them if all hosts ended."""
+        needed = self._limited(resources)
+        machines = [each for each in self._machines if _fits(needed, each.total)]
+        return not (machines and self._nodes) or any(_fits(needed, each.free) for each in machines)
+
     def free_bytes(self) -> int:
         """Return the memory of the machine that has the most, less what Ray has given to others; 0: unknown."""
         return max((each.free.memory_bytes for each in self._machines), default=0)
@@ -140,10 +148,8 @@ class RayLauncher:
 
     def _wanted(self, connection: RayConnection, requirements: HostRequirements, number: int) -> dict[str, Any]:
         """Return the request for the node of a host; see `puna.runtime.ray_driver`."""
-        needed = requirements.resources
-        gpus = needed.gpus if any(each.total.gpus for each in connection.nodes) else 0.0
-        needed = replace(needed, gpus=gpus)
-        ids = {each.node_id for each in connection.nodes if _fits(needed, each)}
+        needed = self._limited(requirements.resources)
+        ids = {each.node_id for each in connection.nodes if _fits(needed, each.free)}
         near = next((each for each in reversed(self._bases.get(requirements.base, [])) if each in ids), "")
         return {
             # For people who look at the cluster.
@@ -156,6 +162,11 @@ class RayLauncher:
             "lease_seconds": LEASE_SECONDS,
             "placement_seconds": self._placement_seconds,
         }
+
+    def _limited(self, resources: HostResources) -> HostResources:
+        """Return the resources to ask for: no GPUs if the cluster has none."""
+        has_some = any(each.total.gpus for each in self._machines)
+        return resources if has_some else replace(resources, gpus=0.0)
 
     def _remember(self, base: str, placed: PlacedNode) -> None:
         """Note that a machine has had the files of a base."""
@@ -192,7 +203,7 @@ class RayLauncher:
         if last is not None:
             await last.aclose()
         if address:
-            # Ray would try for a minute.
+            # The new process would need seconds to find that out.
             await _ping(address)
         connection = RayConnection(address, self._program)
         try:
@@ -206,8 +217,7 @@ class RayLauncher:
         return connection
 
 
-def _fits(needed: HostResources, machine: RayNode) -> bool:
-    free = machine.free
+def _fits(needed: HostResources, free: HostResources) -> bool:
     return needed.cpus <= free.cpus and needed.gpus <= free.gpus and needed.memory_bytes <= free.memory_bytes
 
 
@@ -219,7 +229,7 @@ async def _ping(address: str) -> None:
             _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
         writer.close()
     except OSError as error:
-        reason = error.strerror or f"no answer within {PING_SECONDS:g} s"
+        reason = os.strerror(error.errno) if error.errno else f"no answer within {PING_SECONDS:g} s"
         raise NodeError(f"Ray's head {address} cannot be reached: {reason}") from None
 
 

@@ -11,7 +11,7 @@ from puna.blocking import retrieve_exception
 from puna.process.cluster_tls import core_context, default_folder
 from puna.request_log import without_request
 from puna.runtime.errors import NodeError
-from puna.runtime.launcher import Endpoint, HostRequirements, NodeStatus
+from puna.runtime.launcher import Endpoint, HostRequirements, HostResources, NodeStatus
 from puna.runtime.node import Node
 from puna.settings import Settings
 
@@ -80,6 +80,10 @@ class StaticLauncher:
     def nodes(self) -> list[NodeStatus]:
         """Return the nodes, those that are down included."""
         return [each.status() for each in self._nodes]
+
+    def has_room(self, resources: HostResources) -> bool:  # noqa: ARG002 - only memory counts here
+        """True: hosts share what there is."""
+        return True
 
     def free_bytes(self) -> int:
         """Return the free memory of the node that has the most."""

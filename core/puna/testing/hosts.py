@@ -43,7 +43,7 @@ class _Noting:
         self._launcher = launcher
         self.address = ""
         self.machines = launcher.machines
-        self.nodes, self.free_bytes = launcher.nodes, launcher.free_bytes
+        self.nodes, self.free_bytes, self.has_room = launcher.nodes, launcher.free_bytes, launcher.has_room
         self.aclose = launcher.aclose
 
     async def start(self, requirements: HostRequirements) -> Endpoint:

@@ -34,6 +34,12 @@ class Launcher:
         self.free = 0
         """Bytes of free memory; 0: unknown."""
 
+        self.taken = lambda: False
+        """Whether every place of a cluster is taken."""
+
+    def has_room(self, requirements):
+        return not self.taken()
+
     def free_bytes(self):
         return self.free
 
@@ -138,6 +144,23 @@ async def test_a_large_file_evicts_an_idle_model_but_no_busy_one(models, heard):
     assert idle.removed.is_set()
     assert not busy.removed.is_set()
     assert heard == [events.ModelRemoved(model="idle", cause="evicted", evicted_for="large")]
+    loader.release(busy, LeaseKind.SEQUENCE)
+
+
+async def test_a_cluster_without_a_place_evicts_idle_models_until_there_is_one(models, heard):
+    launcher = Launcher()
+    launcher.machines = 9
+    loader = Loader(models, launcher, Settings())
+    busy, one, two = [await loader.provide(need(each), Job()) for each in ("busy", "one", "two")]
+    one.keep_alive, two.keep_alive = 10, 5
+    loader.acquire(busy, LeaseKind.SEQUENCE)
+    launcher.taken = lambda: len(models.all()) >= 3
+    await loader.provide(need("next"), Job())
+    assert heard == [events.ModelRemoved(model="two", cause="evicted", evicted_for="next")]
+    # With busy models alone the launcher decides: it may wait for a machine.
+    launcher.taken = lambda: True
+    await loader.provide(need("last"), Job())
+    assert [each.requirements.name for each in models.all()] == ["busy", "last"]
     loader.release(busy, LeaseKind.SEQUENCE)
 
 

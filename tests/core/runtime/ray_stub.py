@@ -1,0 +1,67 @@
+"""Stands for puna.runtime.ray_driver and a cluster of two machines, both of which are this one.
+
+RAY_STUB says what it does: "refuse" the connection, answer "nonsense", be "full", be "silent" after the first listing,
+or never "answer" a start. RAY_STUB_LOG is a file that hears every request.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from puna.runtime.ray_actor import HostActor
+
+MODE = os.environ.get("RAY_STUB", "")
+EACH = {"cpus": 2.0, "gpus": 0.0, "memory_bytes": 1000}
+LARGE = {"cpus": 2.0, "gpus": 0.0, "memory_bytes": 9000}
+NODES = [
+    {"id": "n1", "host": "127.0.0.1", "free": EACH, "total": LARGE},
+    {"id": "n2", "host": "127.0.0.1", "free": LARGE, "total": LARGE},
+]
+
+
+def write(message):
+    sys.stdout.write(f"{json.dumps(message) if isinstance(message, dict) else message}\n")
+    sys.stdout.flush()
+
+
+def main():
+    # Nodes outlive this process and would hold its pipe open; those of Ray have its log.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    with Path(os.environ["RAY_STUB_LOG"]).open("a") as log:
+        log.write(json.dumps({"address": sys.argv[1], "pid": os.getpid()}) + "\n")
+        log.flush()
+        if MODE == "refuse":
+            write({"event": "failed", "error": "no cluster here"})
+            return
+        write({"event": "connected", "address": os.environ["RAY_STUB_HEAD"], "local": False})
+        write({"event": "nodes", "nodes": NODES})
+        if MODE == "nonsense":
+            write("no json")
+            time.sleep(60)
+        serve(log)
+
+
+def serve(log):
+    actors = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        log.write(line)
+        log.flush()
+        key = request["id"]
+        if request.get("end"):
+            if key in actors:
+                actors.pop(key)._node.stdin.close()
+        elif MODE == "full":
+            write({"id": key, "error": "no room", "full": True})
+        elif MODE not in ("silent", "answer"):
+            actors[key] = HostActor()
+            wanted = request["start"]
+            address = actors[key].start("127.0.0.1", wanted["certificate"], wanted["lease_seconds"])
+            write({"id": key, "node_id": "n1", "address": address})
+        if MODE != "silent":
+            write({"event": "alive"})
+
+
+main()

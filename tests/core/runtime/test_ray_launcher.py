@@ -1,0 +1,212 @@
+"""The launcher of hosts on a Ray cluster, with a stub in place of Ray. tests/ray has real clusters."""
+
+import asyncio
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from puna.backend import SequenceRequest, TextDelta
+from puna.plugins import Plugin
+from puna.runtime import ray_connection, ray_launcher
+from puna.runtime.errors import NodeError
+from puna.runtime.host_loading import HostLoader
+from puna.runtime.launcher import HostRequirements, HostResources
+from puna.runtime.pool import ModelPool
+from puna.runtime.ray_connection import ClusterFullError
+from puna.runtime.ray_launcher import RayLauncher
+from puna.settings import Settings
+
+STUB = (sys.executable, str(Path(__file__).with_name("ray_stub.py")))
+SCRIPTED = Path(__file__).parents[2] / "plugins/scripted"
+NEEDED = HostRequirements(backend=Plugin(name="b"), label="m", ready_seconds=1.0)
+
+
+@pytest.fixture
+def heard(tmp_path):
+    """Returns the lines that stubs have heard."""
+    path = tmp_path / "log"
+    path.touch()
+    return lambda: [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def head():
+    """The address of a head that accepts connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+async def launch(short_path, tmp_path, monkeypatch, head):
+    """Makes a launcher with a stub."""
+    made = []
+    monkeypatch.setenv("RAY_STUB_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPTED), *sys.path]))
+    monkeypatch.setenv("RAY_STUB_HEAD", head)
+    numbers = iter(range(1000))
+
+    async def launch(mode=""):
+        monkeypatch.setenv("RAY_STUB", mode)
+        made.append(RayLauncher(lambda: short_path / str(next(numbers)), 20.0, 7.0, STUB))
+        return made[-1]
+
+    yield launch
+    for each in made:
+        await each.aclose()
+
+
+async def text(model, prompt):
+    events = [event async for event in model.generate(SequenceRequest(prompt=prompt))]
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+async def until(condition):
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - what other processes do has no event
+            await asyncio.sleep(0.02)
+
+
+def runs(pid):
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+async def test_a_host_runs_in_a_node_that_an_actor_has_started(launch, registry, want, tmp_path, heard):
+    launcher = await launch()
+    file = tmp_path / "model.file"
+    file.write_bytes(bytes(80))
+    model = await HostLoader(launcher).load(
+        registry.get("scripted"),
+        replace(want().spec, path=str(file)),
+        report=lambda _: None,
+        stall_seconds=60.0,
+        on_death=lambda: None,
+    )
+    try:
+        assert await text(model, "a b") == "ab"
+        assert (launcher.machines, launcher.free_bytes()) == (2, 9000)
+        (status,) = launcher.nodes()
+        assert status.hosts == 1
+        # The process that uses Ray is not needed for what runs.
+        os.kill(heard()[0]["pid"], signal.SIGKILL)
+        await until(lambda: not launcher._connection.usable)
+        assert await text(model, "c") == "c"
+    finally:
+        await model.aclose()
+    assert launcher.nodes() == []
+    assert list(heard()[1]["start"]["certificate"]) == ["tls.key", "tls.crt", "ca.crt"]
+
+
+async def test_hosts_of_one_base_go_to_one_machine_while_it_has_room(launch, heard):
+    launcher = await launch()
+    await launcher._connect()
+    launcher._remember("weights", ray_connection.PlacedNode(key=1, node_id="n1", address=""))
+
+    def near(**resources):
+        needed = replace(NEEDED, base="weights", resources=HostResources(**resources))
+        return launcher._wanted(launcher._connection, needed, 1)["near"]
+
+    assert near(cpus=1.0, memory_bytes=500) == "n1"
+    assert near(memory_bytes=5000) == ""
+    assert launcher._wanted(launcher._connection, NEEDED, 1)["near"] == ""
+
+
+async def test_there_is_no_room_where_hosts_take_it_all(launch):
+    launcher = await launch()
+    connection = await launcher._connect()
+    small, large = HostResources(cpus=2.0, gpus=1.0, memory_bytes=1000), HostResources(cpus=1.0, memory_bytes=9001)
+    connection.nodes = connection.nodes[:1]
+    assert launcher.has_room(small)
+    connection.nodes = (replace(connection.nodes[0], free=HostResources(cpus=1.0, memory_bytes=1000)),)
+    # Nobody could end for it, or it would not help.
+    assert launcher.has_room(small)
+    launcher._nodes[1] = Closed()
+    assert not launcher.has_room(small)
+    assert launcher.has_room(large)
+    connection.note_free("n1", HostResources(cpus=1.0))
+    assert launcher.has_room(small)
+
+
+class Closed:
+    async def aclose(self):
+        pass
+
+
+async def test_gpus_are_asked_for_where_there_are_some(launch):
+    launcher = await launch()
+    connection = await launcher._connect()
+    needed = replace(NEEDED, resources=HostResources(cpus=3.0, gpus=1.0, memory_bytes=7))
+    wanted = launcher._wanted(connection, needed, 1)
+    assert (wanted["cpus"], wanted["gpus"], wanted["memory_bytes"], wanted["placement_seconds"]) == (3.0, 0.0, 7, 7.0)
+    connection.nodes = (replace(connection.nodes[0], total=HostResources(gpus=2.0)),)
+    assert launcher._wanted(connection, needed, 1)["gpus"] == 1.0
+
+
+async def test_a_process_that_has_ended_is_replaced_for_the_same_cluster(launch, heard, head):
+    launcher = await launch("full")
+    with pytest.raises(ClusterFullError, match="Ray: no room"):
+        await launcher.start(NEEDED)
+    os.kill(heard()[0]["pid"], signal.SIGKILL)
+    await until(lambda: not launcher._connection.usable)
+    with pytest.raises(ClusterFullError):
+        await launcher.start(NEEDED)
+    assert [each["address"] for each in heard() if "address" in each] == ["", head]
+    # A head that is gone is told without another process, which imports Ray for seconds.
+    os.kill([each["pid"] for each in heard() if "pid" in each][-1], signal.SIGKILL)
+    await until(lambda: not launcher._connection.usable)
+    launcher._connection.address = "127.0.0.1:1"
+    with pytest.raises(NodeError, match=r"Ray's head 127.0.0.1:1 cannot be reached: Connection refused"):
+        await launcher.start(NEEDED)
+    assert len([each for each in heard() if "pid" in each]) == 2
+
+
+async def test_a_head_that_is_silent_is_an_error_and_no_hang(launch, head, monkeypatch):
+    monkeypatch.setattr(ray_connection, "SILENT_SECONDS", 0.5)
+    launcher = await launch("silent")
+    await launcher._connect()
+    with pytest.raises(NodeError, match=rf"Ray's head {head} does not answer: loaded models are served"):
+        await launcher.start(NEEDED)
+
+
+async def test_a_start_that_is_given_up_is_ended(launch, heard):
+    launcher = await launch("answer")
+    starting = asyncio.create_task(launcher.start(NEEDED))
+    await until(lambda: any("start" in each for each in heard()))
+    starting.cancel()
+    await asyncio.wait({starting})
+    await until(lambda: {"id": 1, "end": True} in heard())
+
+
+@pytest.mark.parametrize(
+    ("mode", "error"),
+    [("refuse", "Ray cannot be used: no cluster here"), ("nonsense", "has ended|nonsense")],
+)
+async def test_a_connection_that_fails_is_told(launch, mode, error):
+    launcher = await launch(mode)
+    for _ in range(2):
+        with pytest.raises(NodeError, match=error):
+            await launcher.start(NEEDED)
+
+
+async def test_a_closed_launcher_ends_its_process(launch, heard):
+    launcher = await launch()
+    await launcher._connect()
+    await launcher.aclose()
+    assert not runs(heard()[0]["pid"])
+
+
+async def test_without_ray_the_server_does_not_start(registry, monkeypatch):
+    monkeypatch.setattr(ray_launcher.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(OSError, match="needs the extra `ray`") as raised:
+        await ModelPool(registry, Settings(launcher="ray")).__aenter__()
+    assert raised.value.errno == errno.ENOENT
