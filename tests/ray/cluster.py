@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.server import command, parents, wait_until
 
 PROGRAM = Path(__file__).with_name("cluster_program.py")
+ATTEMPTS = 3
+"""How often the head is started, if it gives up on a busy machine."""
 
 
 @dataclass
@@ -36,10 +38,14 @@ def kill(pid):
         os.kill(pid, signal.SIGKILL)
 
 
+def runs_in(pid, variables):
+    """Whether a process has the folder of Ray's files that `variables` name."""
+    return f"RAY_TMPDIR={variables['RAY_TMPDIR']}".encode() in _environment(pid)
+
+
 def puna_nodes(variables):
-    """Process ids of the nodes of Puna (`puna node run`) whose environment has the folder of Ray's files."""
-    mark = f"RAY_TMPDIR={variables['RAY_TMPDIR']}".encode()
-    return [pid for pid in parents() if b"--supervised" in command(pid) and mark in _environment(pid)]
+    """Process ids of the nodes of Puna (`puna node run`) that run in the folder of Ray's files."""
+    return [pid for pid in parents() if b"--supervised" in command(pid) and runs_in(pid, variables)]
 
 
 def hosts_of(node):
@@ -94,8 +100,30 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(variables, *cpus):
-    """Run a cluster until the block ends, with a node for each number of CPUs. No node of Puna may be left."""
+def running_cluster(variables, *cpus, **more):
+    """Run a cluster until the block ends, with a node for each number of CPUs. No node of Puna may be left.
+
+    `more` are further variables of the cluster's processes.
+    """
+    with ExitStack() as stack:
+        for attempt in range(ATTEMPTS):
+            stack.close()
+            cluster = stack.enter_context(_program(variables | more))
+            try:
+                cluster.add(cpus[0])
+                break
+            except ValueError:  # the head has not started, and the program has ended
+                if attempt == ATTEMPTS - 1:
+                    raise
+        for each in cpus[1:]:
+            cluster.add(each)
+        yield cluster
+        wait_until(lambda: not cluster.puna_nodes(), failure="nodes of Puna are left")
+
+
+@contextmanager
+def _program(variables):
+    """Run the program of a cluster until the block ends; yield the cluster, which has no nodes yet."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [sys.executable, str(PROGRAM)],
@@ -108,10 +136,7 @@ def running_cluster(variables, *cpus):
         )
         cluster = Cluster(process, variables)
         try:
-            for each in cpus:
-                cluster.add(each)
             yield cluster
-            wait_until(lambda: not cluster.puna_nodes(), failure="nodes of Puna are left")
         finally:
             for pid in cluster.puna_nodes():
                 kill(pid)

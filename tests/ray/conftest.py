@@ -56,6 +56,12 @@ def ray_environment(packages, tmp_path_factory):
         "RAY_TMPDIR": str(tmp_path_factory.mktemp("ray")),
         "RAY_USAGE_STATS_ENABLED": "0",
         "PUNA_NODE_CACHE": str(tmp_path_factory.mktemp("cache")),
+        # Ray's parts give up on each other after some seconds, which a busy machine needs for importing them.
+        "RAY_agent_register_timeout_ms": "120000",
+        "RAY_worker_register_timeout_seconds": "120",
+        "RAY_raylet_start_wait_time_s": "60",
+        # How long they look for a head that is gone: a minute otherwise.
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
         # Nothing listens beyond the loopback interface.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
@@ -67,12 +73,15 @@ def make_cluster(ray_environment):
     return partial(running_cluster, ray_environment)
 
 
-@pytest.fixture
-def start_server(tmp_path, ray_environment):
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory, ray_environment):
     """Context manager: runs `puna serve --launcher ray` on a cluster; see tests.e2e.server."""
 
     def start(cluster=None, store="models", **more):
         address = {"RAY_ADDRESS": cluster.address} if cluster is not None else {}
-        return serving(tmp_path / store, **(ray_environment | {"PUNA_LAUNCHER": "ray"} | address | more))
+        return serving(
+            tmp_path_factory.mktemp("server") / store,
+            **(ray_environment | {"PUNA_LAUNCHER": "ray"} | address | more),
+        )
 
     return start
