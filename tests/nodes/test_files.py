@@ -188,6 +188,8 @@ def test_a_transfer_goes_on_after_the_node_is_killed(start_node, start_server, e
             proxy.node = node.address
             # The server may take some seconds to see that the old node is gone.
             wait_until(lambda: ask(server)[0] == 200, failure="the node that was started anew is not used")
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait(60)
     assert complete(cache) == files
     assert proxy.passed < SIZE - PASSED // 4
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import math
 import os
 import ssl
 import sys
@@ -50,7 +51,8 @@ async def _run(settings: Settings, signals: Signals, arguments: argparse.Namespa
     supervision = Supervision(sys.stdin.buffer) if arguments.supervised else None
     if supervision is not None:
         certificate = await asyncio.to_thread(supervision.context)
-    limit = settings.limits.max_node_cache_bytes if arguments.cache_bytes is None else arguments.cache_bytes
+    # 0 removes the bound, as it does in the variable.
+    limit = settings.limits.max_node_cache_bytes if arguments.cache_bytes is None else arguments.cache_bytes or math.inf
     cache = FileCache(arguments.cache or settings.node_cache or default_cache(), limit)
     shared = [settings.models / "blobs"]
     registry = Registry.discover(settings)
