@@ -3,14 +3,11 @@
 import json
 import os
 import sys
-from contextlib import suppress
-from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
 OBJECT_BYTES = 80 << 20
 ATTEMPTS = 3
-PRIORITY = -10
 
 
 def add(cluster, wanted):
@@ -35,11 +32,6 @@ def add(cluster, wanted):
 def main():
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    # The agents import for seconds, and for more than those 15 s on a machine with much other work.
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
-        # Where Linux groups processes by session, this is what counts.
-        Path("/proc/self/autogroup").write_text(str(PRIORITY))
     cluster = Cluster()
     head = None
     for line in sys.stdin:

@@ -6,7 +6,7 @@ import time
 import pytest
 from tests.e2e.server import MODELS, command, parents, wait_until
 from tests.nodes.running import Stream
-from tests.ray.cluster import kill, puna_nodes, runs_in
+from tests.ray.cluster import give_priority, kill, puna_nodes, runs_in
 
 CLEAR_SECONDS = 3.0
 """How long the error of what is gone may take."""
@@ -45,6 +45,13 @@ def prepare(server):
     # Other files, so that it is another model.
     server.upload("second", MODELS / "chatter.gguf", backend="scripted")
     server.upload("third", MODELS / "jinja.gguf", backend="scripted")
+
+
+def driver_of(server):
+    """Process id of the process by which a server uses Ray."""
+    children = [pid for pid, parent in parents().items() if parent == server.process.pid]
+    (driver,) = [pid for pid in children if DRIVER in command(pid)]
+    return driver
 
 
 def answer(server, model="scripted"):
@@ -134,8 +141,7 @@ def test_a_core_is_killed_beside_another(cluster, server, start_server):
 def test_the_process_that_uses_ray_is_killed(cluster, server):
     stream = Stream(server, ENDLESS)
     stream.begun()
-    children = [pid for pid, parent in parents().items() if parent == server.process.pid]
-    (driver,) = [pid for pid in children if DRIVER in command(pid)]
+    driver = driver_of(server)
     kill(driver)
     wait_until(lambda: driver not in parents())
     assert answer(server, "second") == "ab"
@@ -177,6 +183,7 @@ def test_a_cluster_is_started_for_a_server(start_server, tmp_path_factory):
     body = {"model": "scripted", "prompt": "a b", "raw": True, "stream": False}
     own = {"RAY_TMPDIR": str(tmp_path_factory.mktemp("own"))}
     with start_server(**own) as server:
+        give_priority(driver_of(server))
         prepare(server)
         # On a busy machine Ray may not start at once; the next request starts it again.
         wait_until(lambda: server.ask("/api/generate", body, timeout=200)[0] == 200, 200)
