@@ -3,6 +3,8 @@
     135m.gguf     llama, 30 layers of 576, 9 heads (3 for keys and values), vocabulary 49,152, Q8_0
     135m-q4.gguf  the same in Q4_K_M (by the quantizer of puna_llama_cpp)
     agent.gguf    as 135m.gguf in shape and cost, but it says the words of bench.agent.CHAIN
+    135m-q41.gguf the same in Q4_1
+    experts.gguf  llama, 8 layers of 1024 with 8 experts of 768, two for a token, vocabulary 16,384, experts in MXFP4
     copier.gguf   as 135m.gguf in shape and cost, but it says the words of bench.work.CYCLE in turn for ever
     toy.gguf      llama of 0.4M parameters, F32: decoding takes next to no time
     bert.gguf     BERT, 6 layers of 384, vocabulary 30,522, F16, mean pooling
@@ -35,6 +37,8 @@ class Llama:
     kv_heads: int
     vocabulary: int
     context: int = 8192
+    experts: int = 0
+    """Experts of each layer, of which two compute a token; none for a dense model."""
 
 
 def byte_char(value: int) -> str:
@@ -122,6 +126,9 @@ def llama(
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(shape.hidden // shape.heads)
+    if shape.experts:
+        writer.add_expert_count(shape.experts)
+        writer.add_expert_used_count(2)
     writer.add_vocab_size(len(tokens))
     writer.add_file_type(file_type)
     writer.add_tokenizer_model("gpt2")
@@ -138,6 +145,10 @@ def llama(
         values = draw.standard_normal((rows, columns), dtype=np.float32) * (scale / columns**0.5)
         writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
         return values
+
+    def experts(name: str, rows: int, columns: int) -> None:
+        values = draw.standard_normal((shape.experts, rows, columns), dtype=np.float32) * (0.6 / columns**0.5)
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
 
     def norm(name: str) -> None:
         writer.add_tensor(name, np.ones(shape.hidden, np.float32))
@@ -159,6 +170,13 @@ def llama(
         matrix(block + "attn_k.weight", kv, shape.hidden)
         matrix(block + "attn_v.weight", kv, shape.hidden)
         matrix(block + "attn_output.weight", shape.hidden, shape.hidden, residual)
+        if shape.experts:
+            router = draw.standard_normal((shape.experts, shape.hidden), dtype=np.float32)
+            writer.add_tensor(block + "ffn_gate_inp.weight", router)
+            experts(block + "ffn_gate_exps.weight", shape.feed_forward, shape.hidden)
+            experts(block + "ffn_up_exps.weight", shape.feed_forward, shape.hidden)
+            experts(block + "ffn_down_exps.weight", shape.hidden, shape.feed_forward)
+            continue
         matrix(block + "ffn_gate.weight", shape.feed_forward, shape.hidden)
         matrix(block + "ffn_up.weight", shape.feed_forward, shape.hidden)
         matrix(block + "ffn_down.weight", shape.hidden, shape.feed_forward, residual)
@@ -241,11 +259,16 @@ def main(out: Path) -> None:
     llama(out / "agent.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7, follows=CHAIN)
     llama(out / "toy.gguf", Llama(1, 64, 128, 4, 4, 6000), gguf.GGMLQuantizationType.F32, 0)
     bert(out / "bert.gguf")
-    # The gguf package cannot write k-quants, so llama.cpp quantizes a file of F16.
-    f16 = out / "135m-f16.tmp"
+    llama(out / "135m-q41.gguf", shape, gguf.GGMLQuantizationType.Q4_1, 3)
+    _quantized(out / "135m-q4.gguf", shape, "Q4_K_M")
+    _quantized(out / "experts.gguf", Llama(8, 1024, 768, 16, 4, 16384, experts=8), "MXFP4_MOE")
+
+
+def _quantized(path: Path, shape: Llama, kind: str) -> None:
+    """Write a llama in a type that the gguf package cannot write: llama.cpp quantizes a file of F16."""
+    f16 = path.with_suffix(".tmp")
     llama(f16, shape, gguf.GGMLQuantizationType.F16, 1)
-    quantize = [sys.executable, "-m", "puna_llama_cpp.quantize", str(f16), str(out / "135m-q4.gguf"), "Q4_K_M"]
-    subprocess.run(quantize, check=True)
+    subprocess.run([sys.executable, "-m", "puna_llama_cpp.quantize", str(f16), str(path), kind], check=True)
     f16.unlink()
 
 

@@ -29,6 +29,7 @@ FUNCTIONS: Final = {
     "sgemm": "llamafile_sgemm",
     "flash_attention": "ggml_compute_forward_flash_attn_ext",
     "mul_mat_tiled": "ggml_compute_forward_mul_mat_tiled",
+    "mul_mat_id_tiled": "ggml_compute_forward_mul_mat_id_tiled",
     "chunk_add": "ggml_threadpool_chunk_add",
     "chunk_set": "ggml_threadpool_chunk_set",
     "barrier": "ggml_barrier",

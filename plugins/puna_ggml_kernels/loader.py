@@ -38,6 +38,7 @@ _INTERFACE: Final = {
     "puna_set_tiled_from": (None, ctypes.c_int),
     "puna_set_batch_invariant": (None, ctypes.c_int),
     "puna_matmul_calls": (ctypes.c_long,),
+    "puna_expert_calls": (ctypes.c_long,),
     "puna_attention_calls": (ctypes.c_long,),
     "puna_norm_calls": (ctypes.c_long,),
 }

@@ -19,10 +19,15 @@ enum ggml_type {
   GGML_TYPE_Q5_1 = 7,
   GGML_TYPE_Q8_0 = 8,
   GGML_TYPE_Q8_1 = 9,
+  GGML_TYPE_Q2_K = 10,
+  GGML_TYPE_Q3_K = 11,
   GGML_TYPE_Q4_K = 12,
   GGML_TYPE_Q5_K = 13,
   GGML_TYPE_Q6_K = 14,
   GGML_TYPE_Q8_K = 15,
+  GGML_TYPE_IQ4_NL = 20,
+  GGML_TYPE_IQ4_XS = 23,
+  GGML_TYPE_MXFP4 = 39,
 };
 
 struct ggml_threadpool;
@@ -65,6 +70,8 @@ struct ggml_functions {
   sgemm_fn sgemm;
   forward_fn flash_attention;
   bool (*mul_mat_tiled)(const struct ggml_compute_params*, struct ggml_tensor* dst);
+  bool (*mul_mat_id_tiled)(const struct ggml_compute_params*, struct ggml_tensor* dst, int64_t expert, int64_t columns,
+                           const int32_t* rows, char* scratch);
   int (*chunk_add)(struct ggml_threadpool*, int);
   void (*chunk_set)(struct ggml_threadpool*, int);
   void (*barrier)(struct ggml_threadpool*);

@@ -2,9 +2,9 @@
 //
 // An element of C is the dot product of a row of A (weights) and a column of B (activations, quantized by quantize.c).
 // A panel of sixteen rows is packed once (panel.h) and multiplied with all columns, up to eight at a time:
-// matmul_q8_0.h does so for Q8_0, Q5_0, Q4_1 and Q5_1, matmul_q4_0.h for Q4_0, matmul_k_quants.h for Q4_K, Q5_K and
-// Q6_K. Each follows the order of additions of the ggml kernel that would compute the same case, so that the bits are
-// ggml's. find_format names that kernel for each case; every other case goes on to ggml.
+// matmul_q8_0.h does so for Q8_0, Q5_0, Q4_1 and Q5_1, matmul_q4_0.h for Q4_0, IQ4_NL and MXFP4, matmul_k_quants.h for
+// Q2_K to Q6_K and IQ4_XS. Each follows the order of additions of the ggml kernel that would compute the same case, so
+// that the bits are ggml's. find_format names that kernel for each case; every other case goes on to ggml.
 //
 // This file divides the work among threads. Threads claim chunks of panels where ggml has reset its counter of chunks,
 // so that a thread that is held up leaves its share to the others. Columns are taken in passes that fit into the
@@ -22,9 +22,10 @@ enum {
   INVARIANT_COLUMNS = 32,  // columns of a product, at most, that can have the bits of single ones: a token and its draft
 };
 
-static atomic_long calls;
+static atomic_long calls, expert_calls;
 
 long puna_matmul_calls(void) { return atomic_load(&calls); }
+long puna_expert_calls(void) { return atomic_load(&expert_calls); }
 
 typedef void product_fn(const struct panel*, const struct columns*, size_t n, void* packed);
 
@@ -46,6 +47,14 @@ KERNEL static void product_q5_1(const struct panel* panel, const struct columns*
 
 KERNEL static void product_q4_0(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
   q4_0_product(GGML_TYPE_Q4_0, panel, x, n, packed);
+}
+
+KERNEL static void product_iq4_nl(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  q4_0_product(GGML_TYPE_IQ4_NL, panel, x, n, packed);
+}
+
+KERNEL static void product_mxfp4(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  q4_0_product(GGML_TYPE_MXFP4, panel, x, n, packed);
 }
 
 KERNEL static void product_q4_k(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
@@ -72,6 +81,32 @@ KERNEL static void product_q6_k(const struct panel* panel, const struct columns*
 KERNEL static void vec_dot_q6_k(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
   (void)packed;
   vec_dot_product(GGML_TYPE_Q6_K, panel, x, n);
+}
+
+KERNEL static void product_q3_k(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  tiled_product(GGML_TYPE_Q3_K, panel, x, n, packed);
+}
+
+KERNEL static void vec_dot_q3_k(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  (void)packed;
+  vec_dot_product(GGML_TYPE_Q3_K, panel, x, n);
+}
+
+KERNEL static void product_iq4_xs(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  tiled_product(GGML_TYPE_IQ4_XS, panel, x, n, packed);
+}
+
+KERNEL static void vec_dot_iq4_xs(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  (void)packed;
+  vec_dot_product(GGML_TYPE_IQ4_XS, panel, x, n);
+}
+
+KERNEL static void product_q2_k(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  repacked_product(GGML_TYPE_Q2_K, panel, x, n, packed);
+}
+
+KERNEL static void batch_invariant_q2_k(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  batch_invariant_product(GGML_TYPE_Q2_K, panel, x, n, packed);
 }
 
 KERNEL static void make_terms_q8_0(const uint8_t* b, size_t blocks, int32_t offset, struct column_terms* out) {
@@ -113,6 +148,25 @@ KERNEL static void make_terms_q8_k(const uint8_t* b, size_t blocks, int32_t offs
   }
 }
 
+// For sub-blocks of 32 values.
+KERNEL static void make_terms_iq4_xs(const uint8_t* b, size_t blocks, int32_t offset, struct column_terms* out) {
+  for (size_t k = 0; k < blocks; k++, b += Q8_K_BYTES, out += 2) {
+    const __m256i sums = _mm256_loadu_si256((const void*)(b + Q8_K_SUMS_AT));
+    _mm256_storeu_si256((void*)out[0].compensation, _mm256_madd_epi16(sums, _mm256_set1_epi16((short)-offset)));
+  }
+}
+
+// For each dword of each sub-block.
+KERNEL static void make_dword_terms_q8_k(const uint8_t* b, size_t blocks, int32_t offset, struct column_terms* out) {
+  const __m256i unsign = _mm256_set1_epi8((char)offset);
+  for (size_t k = 0; k < blocks; k++, b += Q8_K_BYTES, out += SUB_BLOCKS)
+    for (int j = 0; j < SUB_BLOCKS; j++) {
+      const __m256i values = _mm256_loadu_si256((const void*)(b + Q8_K_AT + 32 * j));
+      const __m256i sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), unsign, values);
+      _mm256_storeu_si256((void*)out[j].compensation, _mm256_sub_epi32(_mm256_setzero_si256(), sums));
+    }
+}
+
 typedef void make_terms_fn(const uint8_t* b, size_t blocks, int32_t offset, struct column_terms* out);
 
 struct format {
@@ -128,8 +182,10 @@ struct format {
 // number of columns, for all types but those of q8_0_product.
 static bool invariant_columns(int64_t n) { return puna_batch_invariant && n <= INVARIANT_COLUMNS; }
 
-// Finds how to multiply m rows with n columns. False if no kernel here has the bits of ggml's own for that case.
-static bool find_format(int type, int64_t m, int64_t n, struct format* out) {
+// Finds how to multiply m rows with n columns. `expert` is true for one of several matrices, of a mixture of experts:
+// ggml multiplies repacked experts with each column alone. False if no kernel here has the bits of ggml's own for that
+// case, or if ggml's is faster: with a single column of Q5_K, Q6_K and IQ4_XS packing is most of the work.
+static bool find_format(int type, int64_t m, int64_t n, bool expert, struct format* out) {
   const size_t block = PACKED_REGISTERS * sizeof(__m512i), super_block_bytes = sizeof(struct packed_super_block);
   const size_t block_with_minimum = PACKED_WITH_MINIMUM * sizeof(__m512i);
   const bool invariant = invariant_columns(n), vec_dot = invariant || n < TILED_COLUMNS;
@@ -149,18 +205,39 @@ static bool find_format(int type, int64_t m, int64_t n, struct format* out) {
     case GGML_TYPE_Q4_0:
       *out = (struct format){product_q4_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q4_0};
       return m % REPACKED_ROWS == 0;
+    case GGML_TYPE_IQ4_NL:
+      *out = (struct format){product_iq4_nl, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q4_0};
+      return m % REPACKED_ROWS == 0;
+    case GGML_TYPE_MXFP4:
+      *out = (struct format){product_mxfp4, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q4_0};
+      return m % REPACKED_ROWS == 0;
     case GGML_TYPE_Q4_K:
-      *out = (struct format){
-          invariant ? batch_invariant_q4_k : product_q4_k, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
+      *out = (struct format){invariant || expert ? batch_invariant_q4_k : product_q4_k, super_block_bytes,
+                             GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
       return m % REPACKED_ROWS == 0;
     case GGML_TYPE_Q5_K:
       *out = (struct format){
           vec_dot ? vec_dot_q5_k : product_q5_k, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
-      return true;
+      return n > 1;
     case GGML_TYPE_Q6_K:
       *out = vec_dot ? (struct format){vec_dot_q6_k, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL}
                      : (struct format){product_q6_k, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, 2, make_terms_q8_k};
+      return n > 1;
+    case GGML_TYPE_Q3_K:
+      *out = vec_dot ? (struct format){vec_dot_q3_k, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, SUB_BLOCKS,
+                                       make_dword_terms_q8_k}
+                     : (struct format){product_q3_k, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, 2, make_terms_q8_k};
       return true;
+    case GGML_TYPE_IQ4_XS:
+      *out = vec_dot
+                 ? (struct format){vec_dot_iq4_xs, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, SUB_BLOCKS,
+                                   make_dword_terms_q8_k}
+                 : (struct format){product_iq4_xs, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, 2, make_terms_iq4_xs};
+      return n > 1;
+    case GGML_TYPE_Q2_K:
+      *out = (struct format){invariant || expert ? batch_invariant_q2_k : product_q2_k, super_block_bytes,
+                             GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
+      return m % REPACKED_ROWS == 0;
     default:
       return false;
   }
@@ -171,7 +248,7 @@ static bool find_format(int type, int64_t m, int64_t n, struct format* out) {
 bool ggml_compute_forward_mul_mat_tiled(const struct ggml_compute_params* params, struct ggml_tensor* dst) {
   struct format format;
   const struct ggml_tensor *a = dst->src[0], *b = dst->src[1];
-  if (puna_avx512 && b->type == GGML_TYPE_F32 && find_format(a->type, a->ne[1], b->ne[1], &format) &&
+  if (puna_avx512 && b->type == GGML_TYPE_F32 && find_format(a->type, a->ne[1], b->ne[1], false, &format) &&
       format.column == GGML_TYPE_Q8_K)
     return false;
   if (puna_avx512 && invariant_columns(b->ne[1])) return false;
@@ -231,7 +308,7 @@ bool llamafile_sgemm(const struct ggml_compute_params* params, int64_t m, int64_
                      int64_t lda, const void* B, int64_t ldb, void* C, int64_t ldc, int Atype, int Btype, int Ctype) {
   const size_t bytes = block_bytes(Atype);
   struct format f;
-  if (!puna_avx512 || Ctype != GGML_TYPE_F32 || m < 1 || n < 1 || k < 1 || !find_format(Atype, m, n, &f) ||
+  if (!puna_avx512 || Ctype != GGML_TYPE_F32 || m < 1 || n < 1 || k < 1 || !find_format(Atype, m, n, false, &f) ||
       Btype != f.column) {
     // ggml multiplies a single column by dot products, and does the same with more of them after this answer.
     if (puna_avx512 && invariant_columns(n)) return false;
@@ -267,5 +344,71 @@ bool llamafile_sgemm(const struct ggml_compute_params* params, int64_t m, int64_
       f.product(&panel, &x, (size_t)columns, packed);
     }
   }
+  return true;
+}
+
+// A product with one expert of a mixture: its matrix, and the columns that were routed to it.
+struct expert {
+  const struct ggml_compute_params* params;
+  struct ggml_tensor* dst;
+  const uint8_t* a;
+  const int32_t* rows;  // for each column two numbers: its place among the experts of its token, and the token
+};
+
+// Returns where column i of the routed ones is stored, quantized.
+static const uint8_t* routed_column(const struct expert* e, size_t i, size_t bytes) {
+  const struct ggml_tensor* b = e->dst->src[1];
+  // With one column for each token, all its experts share it.
+  return (const uint8_t*)e->params->wdata + (size_t)(e->rows[2 * i] % b->ne[1] + e->rows[2 * i + 1] * b->ne[1]) * bytes;
+}
+
+static float* routed_result(const struct expert* e, size_t i) {
+  const size_t* nb = e->dst->nb;
+  return (float*)((char*)e->dst->data + (size_t)e->rows[2 * i] * nb[1] + (size_t)e->rows[2 * i + 1] * nb[2]);
+}
+
+// Multiplies this thread's share of the panels with n columns. They are copied side by side first, and the results of a
+// panel go to their places one by one.
+KERNEL static void multiply_expert(const struct expert* e, const struct format* f, size_t n) {
+  const struct ggml_tensor* a = e->dst->src[0];
+  const int64_t m = a->ne[1], panels = (m + PANEL_ROWS - 1) / PANEL_ROWS;
+  const size_t blocks = a->nb[1] / block_bytes((int)a->type), column = blocks * f->column_bytes;
+  const size_t terms_count = blocks * f->terms_count, lines = (column + LINE - 1) / LINE * LINE;
+  uint8_t* packed = thread_scratch(blocks * f->packed + n * (lines + PANEL_ROWS * sizeof(float)) +
+                                   n * terms_count * sizeof(struct column_terms));
+  uint8_t* b = packed + blocks * f->packed;
+  float* c = (float*)(b + n * lines);
+  struct column_terms* terms = (struct column_terms*)(c + n * PANEL_ROWS);
+  for (size_t i = 0; i < n; i++) {
+    memcpy(b + i * lines, routed_column(e, i, column), column);
+    if (f->make_terms) f->make_terms(b + i * lines, blocks, value_offset((int)a->type), terms + i * terms_count);
+  }
+  const int64_t end = panels * (e->params->ith + 1) / e->params->nth;
+  for (int64_t i = panels * e->params->ith / e->params->nth; i < end; i++) {
+    const struct panel panel = panel_at(e->a, a->nb[1], i * PANEL_ROWS, m);
+    f->product(&panel, &(struct columns){b, lines, terms, blocks, c, PANEL_ROWS}, n, packed);
+    for (size_t j = 0; j < n; j++)
+      _mm512_mask_storeu_ps(routed_result(e, j) + i * PANEL_ROWS, panel.store_mask, _mm512_load_ps(c + j * PANEL_ROWS));
+  }
+}
+
+// ggml calls this on each thread for each expert that has columns, after the columns are quantized. False tells ggml to
+// multiply them itself.
+bool ggml_compute_forward_mul_mat_id_tiled(const struct ggml_compute_params* params, struct ggml_tensor* dst,
+                                           int64_t expert, int64_t n, const int32_t* rows, char* scratch) {
+  const struct ggml_tensor *a = dst->src[0], *b = dst->src[1];
+  struct format f;
+  if (!puna_avx512 || params->use_ref || b->type != GGML_TYPE_F32 || n < 1 ||
+      !find_format((int)a->type, a->ne[1], n, true, &f)) {
+    // ggml takes dot products after this answer, as for a single column.
+    if (puna_avx512 && invariant_columns(n)) return false;
+    return ggml.mul_mat_id_tiled(params, dst, expert, n, rows, scratch);
+  }
+  if (params->ith == 0) atomic_fetch_add_explicit(&expert_calls, 1, memory_order_relaxed);
+  const size_t bytes = a->nb[1] / block_bytes((int)a->type) * f.column_bytes;
+  int64_t most = (int64_t)(COLUMN_CACHE_BYTES / bytes) / K_QUANT_COLUMNS * K_QUANT_COLUMNS;
+  if (most < K_QUANT_COLUMNS) most = K_QUANT_COLUMNS;
+  struct expert e = {params, dst, (const uint8_t*)a->data + (size_t)expert * a->nb[2], rows};
+  for (; n > 0; n -= most, e.rows += 2 * most) multiply_expert(&e, &f, (size_t)(n < most ? n : most));
   return true;
 }

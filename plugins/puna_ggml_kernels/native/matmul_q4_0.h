@@ -1,7 +1,7 @@
-// Products of panels with columns of Q8_0, for matrices of Q4_0.
+// Products of panels with columns of Q8_0, for matrices of Q4_0, IQ4_NL and MXFP4.
 //
-// On x86 ggml repacks Q4_0 into interleaved rows and multiplies those with kernels that keep one sum for each row. Each
-// block's integer dot product over all 32 values is exact; it becomes a float at the end of the block, and a fused
+// On x86 ggml repacks these types into interleaved rows and multiplies those with kernels that keep one sum for each row.
+// Each block's integer dot product over all 32 values is exact; it becomes a float at the end of the block, and a fused
 // multiplication by the product of both scales adds it to the sum. With lane = row the order of additions is the same,
 // so the bits are too, and the matrix need not be repacked: llama.cpp is asked not to do so (repacking.py).
 #pragma once

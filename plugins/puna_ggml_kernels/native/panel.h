@@ -11,9 +11,9 @@
 // changes no bit of a result.
 //
 // The layouts of the blocks are ggml's. Q8_0, Q5_0 and Q4_0 have blocks of 32 values with one 16-bit scale. Q4_1 and
-// Q5_1 have unsigned values and also a 16-bit minimum, which is added to each value after the scale is applied. The
-// k-quants Q4_K, Q5_K and Q6_K have super-blocks of 256 values: eight sub-blocks of 32 values (sixteen of 16 for Q6_K)
-// with a small integer scale each, and one or two 16-bit floats that scale the integers.
+// Q5_1 have unsigned values and also a 16-bit minimum, which is added to each value after the scale is applied. In
+// IQ4_NL and MXFP4 each nibble is an index into a table of values; the scale of MXFP4 is a power of two. Types with
+// super-blocks of 256 values are in panel_k_quants.h.
 #pragma once
 
 #include <stdint.h>
@@ -43,17 +43,16 @@ enum {
   Q5_1_HIGH_AT = 4,
   Q5_1_AT = 8,
 
-  SUB_BLOCKS = 8,  // sub-blocks of 32 values in a super-block
+  IQ4_NL_BYTES = 18,
+  IQ4_NL_AT = 2,
+  MXFP4_BYTES = 17,
+  MXFP4_AT = 1,  // after the exponent
+  Q2_K_BYTES = 84,
+  Q3_K_BYTES = 110,
   Q4_K_BYTES = 144,
-  Q4_K_AT = 16,  // after d, dmin, and the scales and mins of six bits
   Q5_K_BYTES = 176,
-  Q5_K_HIGH_AT = 16,
-  Q5_K_AT = 48,
   Q6_K_BYTES = 210,
-  Q6_K_HIGH_AT = 128,  // two high bits for each value
-  Q6_K_SCALES_AT = 192,
-  Q6_K_D_AT = 208,
-  RAW_REGISTERS = 48,  // registers for the transposed bytes of a super-block, at most
+  IQ4_XS_BYTES = 136,
 };
 
 struct panel {
@@ -71,16 +70,18 @@ INLINE __m512i set_bytes(uint8_t a, uint8_t b, uint8_t c, uint8_t d) {
   return _mm512_set1_epi32((int32_t)((uint32_t)a | (uint32_t)b << 8 | (uint32_t)c << 16 | (uint32_t)d << 24));
 }
 
+// Rows are put into halves and quarters by masked broadcasts: unlike insertions they need no shuffle, and shuffles are
+// what packing waits for.
 INLINE __m512i load_two_rows(const uint8_t* low, const uint8_t* high) {
   const __m512i half = _mm512_castsi256_si512(_mm256_loadu_si256((const void*)low));
-  return _mm512_inserti64x4(half, _mm256_loadu_si256((const void*)high), 1);
+  return _mm512_mask_broadcast_i64x4(half, 0xf0, _mm256_loadu_si256((const void*)high));
 }
 
 INLINE __m512i load_four_rows(const uint8_t* const row[PANEL_ROWS], size_t at, int i) {
   __m512i t = _mm512_castsi128_si512(_mm_loadu_si128((const void*)(row[i] + at)));
-  t = _mm512_inserti32x4(t, _mm_loadu_si128((const void*)(row[i + 4] + at)), 1);
-  t = _mm512_inserti32x4(t, _mm_loadu_si128((const void*)(row[i + 8] + at)), 2);
-  return _mm512_inserti32x4(t, _mm_loadu_si128((const void*)(row[i + 12] + at)), 3);
+  t = _mm512_mask_broadcast_i32x4(t, 0x00f0, _mm_loadu_si128((const void*)(row[i + 4] + at)));
+  t = _mm512_mask_broadcast_i32x4(t, 0x0f00, _mm_loadu_si128((const void*)(row[i + 8] + at)));
+  return _mm512_mask_broadcast_i32x4(t, 0xf000, _mm_loadu_si128((const void*)(row[i + 12] + at)));
 }
 
 // Prefetches the same block of the next panel. The hardware follows fewer streams than sixteen rows side by side, so
@@ -190,6 +191,13 @@ static inline int32_t value_offset(int type) {
       return 16;
     case GGML_TYPE_Q6_K:
       return 32;
+    case GGML_TYPE_Q3_K:
+      return 4;
+    case GGML_TYPE_IQ4_NL:
+    case GGML_TYPE_IQ4_XS:
+      return 128;
+    case GGML_TYPE_MXFP4:
+      return 12;
     default:
       return 8;
   }
@@ -206,12 +214,22 @@ static inline size_t block_bytes(int type) {
       return Q5_0_BYTES;
     case GGML_TYPE_Q5_1:
       return Q5_1_BYTES;
+    case GGML_TYPE_IQ4_NL:
+      return IQ4_NL_BYTES;
+    case GGML_TYPE_MXFP4:
+      return MXFP4_BYTES;
+    case GGML_TYPE_Q2_K:
+      return Q2_K_BYTES;
+    case GGML_TYPE_Q3_K:
+      return Q3_K_BYTES;
     case GGML_TYPE_Q4_K:
       return Q4_K_BYTES;
     case GGML_TYPE_Q5_K:
       return Q5_K_BYTES;
     case GGML_TYPE_Q6_K:
       return Q6_K_BYTES;
+    case GGML_TYPE_IQ4_XS:
+      return IQ4_XS_BYTES;
     default:
       return 0;
   }
@@ -231,6 +249,45 @@ INLINE __m512i fifth_bits(__m512i bits, int q) {
 // Whether the blocks of a type of 32 values have a minimum beside the scale.
 INLINE bool has_minimum(const int type) { return type == GGML_TYPE_Q4_1 || type == GGML_TYPE_Q5_1; }
 
+// Whether ggml adds all products of a block to one sum: see matmul_q4_0.h.
+INLINE bool has_one_sum(const int type) {
+  return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_IQ4_NL || type == GGML_TYPE_MXFP4;
+}
+
+// Returns the offset of the nibbles in a block of 32 values.
+INLINE size_t nibbles_at(const int type) {
+  switch (type) {
+    case GGML_TYPE_Q4_1:
+      return Q4_1_AT;
+    case GGML_TYPE_Q5_0:
+      return Q5_0_AT;
+    case GGML_TYPE_Q5_1:
+      return Q5_1_AT;
+    case GGML_TYPE_IQ4_NL:
+      return IQ4_NL_AT;
+    case GGML_TYPE_MXFP4:
+      return MXFP4_AT;
+    default:
+      return Q4_0_AT;
+  }
+}
+
+// Returns the sixteen values that a nibble of IQ4_NL, IQ4_XS or MXFP4 stands for, plus the type's offset, in each
+// quarter. Those of MXFP4 are twice the floats of four bits: 0, 0.5, 1, 1.5, 2, 3, 4, 6, and their negatives.
+INLINE __m512i value_table(const int type) {
+  const __m128i table = type == GGML_TYPE_MXFP4
+                            ? _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+                            : _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
+  return _mm512_broadcast_i32x4(_mm_add_epi8(table, _mm_set1_epi8((char)value_offset(type))));
+}
+
+// Returns 2^(x - 128) for exponents x of eight bits, the smallest two as subnormal floats.
+INLINE __m512 half_power_of_two(__m512i x) {
+  const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(x, _mm512_set1_epi32(1)), 23);
+  const __mmask16 small = _mm512_cmplt_epi32_mask(x, _mm512_set1_epi32(2));
+  return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, small, _mm512_set1_epi32(1 << 21), x));
+}
+
 // Packs block k of each row: values into `out`, and minima, if the type has them, into `minimum`. Returns the scales.
 INLINE __m512 unpack_block(const int type, const struct panel* panel, size_t k, __m512i out[DWORDS], __m512* minimum) {
   const size_t at = k * block_bytes(type);
@@ -242,12 +299,8 @@ INLINE __m512 unpack_block(const int type, const struct panel* panel, size_t k, 
     for (int q = 0; q < 8; q++) out[q] = _mm512_xor_si512(out[q], _mm512_set1_epi8((char)0x80));
     return low_f16(gather_dwords(panel, at));
   }
-  const size_t values_at = type == GGML_TYPE_Q4_0   ? Q4_0_AT
-                           : type == GGML_TYPE_Q4_1 ? Q4_1_AT
-                           : type == GGML_TYPE_Q5_0 ? Q5_0_AT
-                                                    : Q5_1_AT;
-  if (type == GGML_TYPE_Q4_0) prefetch_next_panel(panel->row, at);
-  transpose16(panel->row, at + values_at, t);
+  if (has_one_sum(type)) prefetch_next_panel(panel->row, at);
+  transpose16(panel->row, at + nibbles_at(type), t);
   if (type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q5_1) {
     const __m512i bits = gather_dwords(panel, at + (type == GGML_TYPE_Q5_0 ? Q5_0_HIGH_AT : Q5_1_HIGH_AT));
     UNROLL
@@ -262,102 +315,10 @@ INLINE __m512 unpack_block(const int type, const struct panel* panel, size_t k, 
       out[4 + q] = _mm512_and_si512(_mm512_srli_epi32(t[q], 4), nibble);
     }
   }
+  if (type == GGML_TYPE_IQ4_NL || type == GGML_TYPE_MXFP4) UNROLL
+  for (int q = 0; q < DWORDS; q++) out[q] = _mm512_shuffle_epi8(value_table(type), out[q]);
   const __m512i scales = gather_dwords(panel, at);
+  if (type == GGML_TYPE_MXFP4) return half_power_of_two(_mm512_and_si512(scales, _mm512_set1_epi32(0xff)));
   if (has_minimum(type)) *minimum = high_f16(scales);
   return low_f16(scales);
-}
-
-// Returns how many sub-blocks of a super-block have a scale of their own.
-INLINE int scale_count(int type) { return type == GGML_TYPE_Q6_K ? 2 * SUB_BLOCKS : SUB_BLOCKS; }
-
-struct scales {
-  __m512 d, dmin;
-  __m512 scale[2 * SUB_BLOCKS];  // one for each sub-block
-  __m512i min[SUB_BLOCKS];       // 16-bit factors for two neighboring sums of 16 values of the column
-};
-
-INLINE void unpack_scales(const int type, const struct panel* panel, size_t k, struct scales* out) {
-  const size_t at = k * block_bytes(type);
-  const uint8_t no = 0x80;  // an index for which the shuffle gives a zero byte
-  const __m512i lanes = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
-  __m512i t[4];
-  if (type == GGML_TYPE_Q6_K) {
-    // There are no mins. The offset of 32 takes their place, and every sub-block's scale multiplies it.
-    prefetch_next_panel(panel->row, at + Q6_K_SCALES_AT);
-    transpose16(panel->row, at + Q6_K_SCALES_AT, t);
-    out->d = out->dmin = high_f16(gather_dwords(panel, at + Q6_K_D_AT - 2));
-    UNROLL
-    for (int i = 0; i < 16; i++) {
-      const __m512i top = _mm512_slli_epi32(t[i / 4], 24 - i % 4 * 8);
-      out->scale[i] = _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24));
-    }
-    UNROLL
-    for (int i = 0; i < 8; i++) {
-      const uint8_t b = (uint8_t)(i % 2 * 2);
-      const __m512i pick = _mm512_or_si512(lanes, set_bytes(no, b, no, b + 1));
-      out->min[i] = _mm512_srai_epi16(_mm512_shuffle_epi8(t[i / 2], pick), 3);
-    }
-    return;
-  }
-  prefetch_next_panel(panel->row, at);
-  transpose16(panel->row, at, t);
-  out->d = low_f16(t[0]);
-  out->dmin = high_f16(t[0]);
-  // Sub-blocks 0 to 3 have six bits in one byte each. Those of sub-blocks 4 to 7 are four bits in the last dword and
-  // two in the upper bits of the other dwords.
-  const __m512i six = _mm512_set1_epi8(0x3f), four = _mm512_set1_epi8(0x0f), upper = _mm512_set1_epi8(0x30);
-  const __m512i scale[2] = {
-      _mm512_and_si512(t[1], six),
-      masked_or(t[3], four, _mm512_and_si512(_mm512_srli_epi32(t[1], 2), upper)),
-  };
-  const __m512i min[2] = {
-      _mm512_and_si512(t[2], six),
-      masked_or(_mm512_srli_epi32(t[3], 4), four, _mm512_and_si512(_mm512_srli_epi32(t[2], 2), upper)),
-  };
-  UNROLL
-  for (int i = 0; i < 8; i++) {
-    const uint8_t b = (uint8_t)(i % 4);
-    const __m512i one = _mm512_or_si512(lanes, set_bytes(b, no, no, no)),
-                  twice = _mm512_or_si512(lanes, set_bytes(b, no, b, no));
-    out->scale[i] = _mm512_cvtepi32_ps(_mm512_shuffle_epi8(scale[i / 4], one));
-    out->min[i] = _mm512_shuffle_epi8(min[i / 4], twice);
-  }
-}
-
-// Transposes the bytes of super-block k of each row as they are stored: first the low bits of the values, then the high
-// bits.
-INLINE void transpose_super_block(const int type, const struct panel* panel, size_t k, __m512i raw[RAW_REGISTERS]) {
-  const size_t at = k * block_bytes(type);
-  const size_t low = type == GGML_TYPE_Q4_K ? Q4_K_AT : type == GGML_TYPE_Q5_K ? Q5_K_AT : 0;
-  for (size_t i = 0; i < 4; i++) prefetch_and_transpose32(panel->row, at + low + 32 * i, raw + DWORDS * i);
-  if (type == GGML_TYPE_Q5_K) prefetch_and_transpose32(panel->row, at + Q5_K_HIGH_AT, raw + 32);
-  if (type == GGML_TYPE_Q6_K)
-    for (size_t i = 0; i < 2; i++)
-      prefetch_and_transpose32(panel->row, at + Q6_K_HIGH_AT + 32 * i, raw + 32 + DWORDS * i);
-}
-
-INLINE __m512i shift_left(__m512i x, int left) {
-  return left < 0 ? _mm512_srli_epi32(x, (unsigned)-left) : left ? _mm512_slli_epi32(x, (unsigned)left) : x;
-}
-
-// Unpacks sub-block j, that is values 32j to 32j+31, from transposed bytes.
-INLINE void unpack_sub_block(const int type, const __m512i raw[RAW_REGISTERS], const int j, __m512i out[DWORDS]) {
-  const __m512i nibble = _mm512_set1_epi8(0x0f);
-  UNROLL
-  for (int q = 0; q < DWORDS; q++) {
-    if (type == GGML_TYPE_Q6_K) {
-      const int t = j % 4, half = j / 4;
-      const __m512i low = shift_left(raw[16 * half + 8 * (t % 2) + q], t < 2 ? 0 : -4);
-      const __m512i high = shift_left(raw[32 + 8 * half + q], 4 - 2 * t);
-      out[q] = masked_or(low, nibble, _mm512_and_si512(high, _mm512_set1_epi8(0x30)));
-    } else {
-      const __m512i low = shift_left(raw[8 * (j / 2) + q], j % 2 ? -4 : 0);
-      if (type == GGML_TYPE_Q4_K) {
-        out[q] = _mm512_and_si512(low, nibble);
-      } else {
-        const __m512i high = shift_left(raw[32 + q], 4 - j);
-        out[q] = masked_or(low, nibble, _mm512_and_si512(high, _mm512_set1_epi8(0x10)));
-      }
-    }
-  }
 }

@@ -25,10 +25,15 @@ enum {
   Q5_1 = GGML_TYPE_Q5_1,
   Q8_0 = GGML_TYPE_Q8_0,
   Q8_1 = GGML_TYPE_Q8_1,
+  Q3_K = GGML_TYPE_Q3_K,
+  Q2_K = GGML_TYPE_Q2_K,
   Q4_K = GGML_TYPE_Q4_K,
   Q5_K = GGML_TYPE_Q5_K,
   Q6_K = GGML_TYPE_Q6_K,
   Q8_K = GGML_TYPE_Q8_K,
+  IQ4_NL = GGML_TYPE_IQ4_NL,
+  IQ4_XS = GGML_TYPE_IQ4_XS,
+  MXFP4 = GGML_TYPE_MXFP4,
 };
 
 // What ggml.py names by number.
@@ -61,10 +66,15 @@ _Static_assert(sizeof(struct context_parameters) == sizeof(struct ggml_init_para
 #define GGML_TYPE_Q5_1 MIRROR_Q5_1
 #define GGML_TYPE_Q8_0 MIRROR_Q8_0
 #define GGML_TYPE_Q8_1 MIRROR_Q8_1
+#define GGML_TYPE_Q3_K MIRROR_Q3_K
+#define GGML_TYPE_Q2_K MIRROR_Q2_K
 #define GGML_TYPE_Q4_K MIRROR_Q4_K
 #define GGML_TYPE_Q5_K MIRROR_Q5_K
 #define GGML_TYPE_Q6_K MIRROR_Q6_K
 #define GGML_TYPE_Q8_K MIRROR_Q8_K
+#define GGML_TYPE_IQ4_NL MIRROR_IQ4_NL
+#define GGML_TYPE_IQ4_XS MIRROR_IQ4_XS
+#define GGML_TYPE_MXFP4 MIRROR_MXFP4
 #include "ggml_abi.h"
 #undef ggml_type
 #undef ggml_tensor
@@ -100,10 +110,15 @@ SAME_TYPE(Q5_0);
 SAME_TYPE(Q5_1);
 SAME_TYPE(Q8_0);
 SAME_TYPE(Q8_1);
+SAME_TYPE(Q3_K);
+SAME_TYPE(Q2_K);
 SAME_TYPE(Q4_K);
 SAME_TYPE(Q5_K);
 SAME_TYPE(Q6_K);
 SAME_TYPE(Q8_K);
+SAME_TYPE(IQ4_NL);
+SAME_TYPE(IQ4_XS);
+SAME_TYPE(MXFP4);
 
 #ifdef WITH_SOURCES
 _Static_assert(sizeof(struct ggml_compute_params) == sizeof(struct mirror_compute_params), "size of the parameters");
@@ -122,6 +137,8 @@ IS(llamafile_sgemm, (bool (*)(parameters, int64_t, int64_t, int64_t, const void*
                               int64_t, int, int, int))0);
 IS(ggml_compute_forward_flash_attn_ext, (void (*)(parameters, struct ggml_tensor*))0);
 IS(ggml_compute_forward_mul_mat_tiled, (bool (*)(parameters, struct ggml_tensor*))0);
+IS(ggml_compute_forward_mul_mat_id_tiled,
+   (bool (*)(parameters, struct ggml_tensor*, int64_t, int64_t, const int32_t*, char*))0);
 IS(ggml_compute_forward_rms_norm_mul_fused, (void (*)(parameters, struct ggml_tensor*, struct ggml_tensor*))0);
 IS(ggml_threadpool_chunk_add, (int (*)(struct ggml_threadpool*, int))0);
 IS(ggml_threadpool_chunk_set, (void (*)(struct ggml_threadpool*, int))0);

@@ -30,18 +30,20 @@ def file(tmp_path):
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize("kinds", [[Q.Q4_0], [Q.Q4_K, Q.Q6_K], [Q.Q8_0, Q.Q4_0]])
+@pytest.mark.parametrize(
+    "kinds", [[Q.Q4_0], [Q.Q4_K, Q.Q6_K], [Q.Q8_0, Q.Q4_0], [Q.IQ4_NL, Q.Q5_1], [Q.MXFP4], [Q.Q2_K]]
+)
 def test_types_that_the_kernels_multiply_stay_as_they_are(file, kinds):
     assert not should_repack(file(kinds))
 
 
-@pytest.mark.parametrize("kinds", [[Q.Q8_0], [Q.Q4_K, Q.IQ4_NL], [Q.Q2_K, Q.Q4_0]])
-def test_types_that_only_ggml_multiplies_well_are_repacked(file, kinds):
-    assert should_repack(file(kinds))
+def test_types_that_ggml_does_not_repack_are_left_to_it(file):
+    assert should_repack(file([Q.Q8_0]))
 
 
-def test_experts_are_repacked(file):
-    assert should_repack(file([Q.Q4_0], name="blk.0.ffn_up_exps.weight"))
+@pytest.mark.kernels
+def test_experts_stay_as_they_are(file):
+    assert not should_repack(file([Q.Q4_0], name="blk.0.ffn_up_exps.weight"))
 
 
 def test_a_file_that_ggml_cannot_read_is_left_to_its_loader(tmp_path):
