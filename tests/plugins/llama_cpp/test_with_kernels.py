@@ -120,7 +120,25 @@ async def test_other_caches_are_left_to_ggml(with_and_without, cache):
     ("kind", "options"),
     [
         ("Q8_0", {"threads": 2}),
-        *((kind, {}) for kind in ("Q8_0", "Q4_0", "Q4_K_M", "Q5_K_S", "Q6_K", "Q4_1", "F16", "F32")),
+        *(
+            (kind, {})
+            for kind in (
+                "Q8_0",
+                "Q4_0",
+                "Q4_K_M",
+                "Q5_K_S",
+                "Q6_K",
+                "Q4_1",
+                "F16",
+                "F32",
+                "Q2_K",
+                "Q3_K_S",
+                "IQ4_NL",
+                "IQ4_XS",
+                "Q5_1",
+                "BF16",
+            )
+        ),
         ("Q8_0", {"kv_cache_type": "f32"}),
         ("Q8_0", {"kv_cache_type": "q8_0", "flash_attention": "on"}),
     ],
