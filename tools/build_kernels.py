@@ -3,6 +3,7 @@
 Without them the llama.cpp plugin works all the same, more slowly, and a missing compiler is no error.
 """
 
+import hashlib
 import os
 import platform
 import shlex
@@ -20,6 +21,14 @@ LIBRARY = SOURCE / "kernels.so"
 FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-fPIC", "-shared"]
 
 
+def sources_digest(folder: Path) -> str:
+    """Return the SHA-256 of the C files of a folder, in hexadecimal, as `puna_ggml_kernels.loader` computes it too."""
+    digest = hashlib.sha256()
+    for each in sorted(folder.glob("*.[ch]")):
+        digest.update(each.read_bytes())
+    return digest.hexdigest()
+
+
 class KernelsHook(BuildHookInterface):
     """Adds native/kernels.so to wheels, and puts it beside its sources for editable installs."""
 
@@ -31,8 +40,10 @@ class KernelsHook(BuildHookInterface):
         root = Path(self.root)
         sources = sorted(str(path) for path in (root / SOURCE).glob("*.c"))
         compiler = shlex.split(os.environ.get("CC", "cc"))
+        # The loader compares it with the sources: a library of others may mirror other structs.
+        digest = f'-DPUNA_SOURCES="{sources_digest(root / SOURCE)}"'
         try:
-            subprocess.run([*compiler, *FLAGS, *sources, "-lm", "-o", str(root / LIBRARY)], check=True)
+            subprocess.run([*compiler, *FLAGS, digest, *sources, "-lm", "-o", str(root / LIBRARY)], check=True)
         # A machine without a compiler gets a package without kernels, and llama.cpp runs with ggml's own functions.
         except (OSError, subprocess.CalledProcessError) as error:
             self.app.display_warning(f"llama.cpp will run without the kernels of {SOURCE}: {error}")

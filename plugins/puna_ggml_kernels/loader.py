@@ -14,6 +14,7 @@ The kernels stay off, and ggml computes everything itself, where one of these is
 """
 
 import ctypes
+import hashlib
 import importlib.util
 import logging
 import sys
@@ -31,6 +32,7 @@ SHORTEST_PREFILL: Final = 2
 """Tokens of one sequence in a batch that tell prefill from decoding."""
 
 _INTERFACE: Final = {
+    "puna_sources": (ctypes.c_char_p,),
     "puna_tensor_size": (ctypes.c_size_t,),
     "puna_set_functions": (None, ctypes.c_void_p),
     "puna_supported": (ctypes.c_bool,),
@@ -117,6 +119,14 @@ def set_order(*, tiled_from: int, invariant_sequences: int = 0) -> None:
         library.puna_set_batch_invariant(invariant_sequences)
 
 
+def sources_digest(folder: Path) -> str:
+    """Return the SHA-256 of the C files of a folder, in hexadecimal, which the library tells of its own sources."""
+    digest = hashlib.sha256()
+    for each in sorted(folder.glob("*.[ch]")):
+        digest.update(each.read_bytes())
+    return digest.hexdigest()
+
+
 def _open_library() -> ctypes.CDLL:
     """Load the library and make its names global."""
     # With local names at first: a library from other sources must not take the place of ggml's functions.
@@ -125,8 +135,11 @@ def _open_library() -> ctypes.CDLL:
         for name, (result, *arguments) in _INTERFACE.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
-    except AttributeError as error:
-        raise UnavailableError(f"{LIBRARY} was built from other sources; install again") from error
+        same = library.puna_sources().decode() == sources_digest(LIBRARY.parent)
+    except AttributeError:
+        same = False
+    if not same:
+        raise UnavailableError(f"{LIBRARY} was built from other sources; install again")
     ctypes.CDLL(str(LIBRARY), mode=ctypes.RTLD_GLOBAL)  # the same library, its names now in the global scope
     return library
 

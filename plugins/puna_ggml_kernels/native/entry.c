@@ -8,6 +8,12 @@ struct ggml_functions ggml;
 bool puna_avx512;
 int puna_batch_invariant;
 
+// The digest of these sources: a library that was built from others may fit neither the loader nor ggml.
+#ifndef PUNA_SOURCES
+#define PUNA_SOURCES ""
+#endif
+const char* puna_sources(void) { return PUNA_SOURCES; }
+
 // The size that ggml must give a tensor, or ggml_abi.h mirrors another version.
 size_t puna_tensor_size(void) { return sizeof(struct ggml_tensor); }
 

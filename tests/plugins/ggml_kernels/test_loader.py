@@ -1,6 +1,7 @@
 """The conditions on which the kernels are loaded and switched on, and the message where they are not."""
 
 import logging
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -118,6 +119,21 @@ def test_a_library_of_other_sources_is_not_put_before_ggmls(tmp_path):
     done = run(f"""
         from pathlib import Path
         loader.LIBRARY = Path({str(library)!r})
+        print(loader.install())
+    """)
+    assert done.stdout.split() == ["None"]
+    assert "was built from other sources; install again" in done.stderr
+
+
+@pytest.mark.kernels
+def test_a_library_that_is_older_than_its_sources_is_not_put_before_ggmls(tmp_path):
+    native = shutil.copytree(loader.LIBRARY.parent, tmp_path / "native")
+    assert loader.sources_digest(native) == loader.sources_digest(loader.LIBRARY.parent)
+    with (native / "ggml_abi.h").open("a") as header:
+        header.write("// A member may have been added.\n")
+    done = run(f"""
+        from pathlib import Path
+        loader.LIBRARY = Path({str(native / "kernels.so")!r})
         print(loader.install())
     """)
     assert done.stdout.split() == ["None"]
