@@ -69,7 +69,7 @@ def test_the_wheel_holds_the_license_and_nothing_but_packages(wheel):
 def test_the_wheel_names_its_extras_and_pythons(wheel):
     lines = wheel.read("puna-0.1.0.dist-info/METADATA").decode().splitlines()
     extras = {line.partition(": ")[2] for line in lines if line.startswith("Provides-Extra: ")}
-    assert extras == {"llama-cpp", "ctranslate2", "openai", "convert", "otel", "redaction"}
+    assert extras == {"llama-cpp", "ctranslate2", "openai", "convert", "otel", "ray", "redaction"}
     assert "Requires-Python: <3.15,>=3.11" in lines
     assert "Classifier: Programming Language :: Python :: 3.14" in lines
 
