@@ -112,6 +112,9 @@ def set_order(*, tiled_from: int, invariant_sequences: int = 0) -> None:
     attention gives a row the bits that it has in a large batch. llama.cpp divides a batch, so that even one row may be
     left over. `invariant_sequences`: the batch holds newest tokens and draft tokens of so many sequences, up to 32 in
     all, and each gets the bits that it has in a batch of newest tokens alone; 0: the size of the batch decides.
+
+    The order holds for the whole process. What runs beside the batch without a mask, such as an image encoder, keeps
+    ggml's order of attention; its products of 32 columns or fewer do not.
     """
     library = installed()
     if library is not None:

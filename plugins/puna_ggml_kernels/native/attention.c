@@ -175,7 +175,6 @@ static bool supported(const struct ggml_compute_params* params, const struct att
 
 // Returns the number of positions that llama.cpp would pass if this row were the last one.
 static int64_t own_positions(const struct ggml_tensor* mask, int64_t row, int64_t keys) {
-  if (!mask) return keys;
   const uint16_t* visible = (const uint16_t*)tensor_row(mask, row, 0, 0);
   int64_t count = keys;
   while (count > 0 && visible[count - 1] == MASKED) count--;
@@ -193,14 +192,11 @@ static void attend_each_row(const struct ggml_compute_params* params, const stru
     k.ne[1] = v.ne[1] = own_positions(dst->src[3], row, k.ne[1]);
     q.data = (char*)q.data + (size_t)row * q.nb[1];
     out.data = (char*)out.data + (size_t)row * out.nb[2];
+    mask = *dst->src[3];
+    mask.data = (char*)mask.data + (size_t)row * mask.nb[1];
+    mask.ne[0] = k.ne[1], mask.ne[1] = 1;
     q.ne[1] = out.ne[2] = 1;
-    out.src[0] = &q, out.src[1] = &k, out.src[2] = &v;
-    if (dst->src[3]) {
-      mask = *dst->src[3];
-      mask.data = (char*)mask.data + (size_t)row * mask.nb[1];
-      mask.ne[0] = k.ne[1], mask.ne[1] = 1;
-      out.src[3] = &mask;
-    }
+    out.src[0] = &q, out.src[1] = &k, out.src[2] = &v, out.src[3] = &mask;
     // The next row overwrites the partial results that other threads may still read.
     if (row) ggml.barrier(params->threadpool);
     ggml_compute_forward_flash_attn_ext(params, &out);
@@ -225,7 +221,9 @@ void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* param
       .group = q->ne[2] / k->ne[2],
   };
   memcpy(&a.scale, dst->op_params, sizeof a.scale);
-  if (puna_avx512 && puna_batch_invariant == 1 && a.streams == 1 && a.rows > 1 && a.keys >= SPLIT_POSITIONS) {
+  // Image encoders have no mask. They may run beside the batch for which the order was set, and keep ggml's.
+  const int invariant = a.mask ? puna_batch_invariant : 0;
+  if (puna_avx512 && invariant == 1 && a.streams == 1 && a.rows > 1 && a.keys >= SPLIT_POSITIONS) {
     attend_each_row(params, dst);
     return;
   }
@@ -234,9 +232,9 @@ void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* param
     return;
   }
   if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
-  const bool tiles = a.rows >= tiled_from && puna_prefill_fits(params, &a);
+  const bool tiles = a.rows >= (a.mask ? tiled_from : PREFILL_ROWS) && puna_prefill_fits(params, &a);
   // Beside other sequences no row is the only one. llama.cpp evaluates the longest draft's last tokens by themselves.
-  if (!tiles && a.rows == 1 && a.streams == 1 && a.keys >= SPLIT_POSITIONS && puna_batch_invariant < 2) {
+  if (!tiles && a.rows == 1 && a.streams == 1 && a.keys >= SPLIT_POSITIONS && invariant < 2) {
     attend_split_positions(params, &a);
     return;
   }

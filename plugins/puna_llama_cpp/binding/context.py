@@ -155,7 +155,11 @@ class Context:
         get the bits that it would get without draft tokens.
         """
         set_order(tiled_from=tiled_from, invariant_sequences=invariant_sequences)
-        status = lib.llama_decode(self.pointer, batch.native)
+        try:
+            status = lib.llama_decode(self.pointer, batch.native)
+        finally:
+            # The order belongs to the process, and the next image to be encoded must get ggml's.
+            set_order(tiled_from=TILED_PREFILL_ROWS)
         if status == 2:
             raise AbortedError
         if status != 0:
