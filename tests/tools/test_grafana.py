@@ -22,7 +22,7 @@ def declared():
     found = {}
     for collector in metrics._registry._collector_to_names:
         for family in collector.collect():
-            labels = {*getattr(collector, "_labelnames", ("model_name",)), "le"}
+            labels = {*getattr(collector, "_labels", ("model_name",)), "le"}
             for end in ("", "_total", "_bucket", "_sum", "_count"):
                 found[family.name + end] = labels
     metrics.close()

@@ -40,7 +40,10 @@ def test_a_broken_backend_weighs_as_much_as_it_is_missed(caplog, entries, defaul
 def test_metrics_for_the_dashboard_begin_with_its_first_question(settings, collects, offers):
     serving = SimpleNamespace(activity=SimpleNamespace(entries=list), metrics=None)
     pool = SimpleNamespace(
-        loaded=lambda: [SimpleNamespace(name="m:latest", size_bytes=1, kv_cache_tokens=0, kv_cache_usage=None)]
+        loaded=lambda: [
+            SimpleNamespace(name="m:latest", size_bytes=1, kv_cache_tokens=0, kv_cache_usage=None, replicas=())
+        ],
+        nodes=tuple,
     )
     with _measured(serving, pool, settings):
         assert events.wanted(events.RequestEnded) is collects
