@@ -110,19 +110,21 @@ func recommended(t *testing.T) grpc.DialOption {
 	return grpc.WithDefaultServiceConfig(string(text))
 }
 
-// The host of the model dies in the first attempt.
+// The hosts of the model die in the first two attempts, of which the server itself makes the second.
 func TestRetryByServiceConfig(t *testing.T) {
 	t.Parallel()
 	loading.Lock()
 	defer loading.Unlock()
-	crash := func(name string) *punav1.GenerateRequest {
-		request := prompt("steady", "@crash_once "+filepath.Join(t.TempDir(), name)+" again")
+	crash := func() *punav1.GenerateRequest {
+		folder := t.TempDir()
+		first, second := filepath.Join(folder, "first"), filepath.Join(folder, "second")
+		request := prompt("steady", "@crash_once "+first+" @crash_once "+second+" again")
 		request.Options = &punav1.RequestOptions{OmitProgress: true}
 		return request
 	}
-	_, err := generate(within(t, patience), plain(t), crash("once"))
+	_, err := generate(within(t, patience), plain(t), crash())
 	expect(t, err, codes.Unavailable)
-	text, err := generate(within(t, patience), plain(t, recommended(t)), crash("twice"))
+	text, err := generate(within(t, patience), plain(t, recommended(t)), crash())
 	if err != nil || text != "again" {
 		t.Errorf("%q %v", text, err)
 	}

@@ -82,11 +82,14 @@ for (const [want, model, words] of cases) {
   }
 }
 
-// The host of the model dies in the first attempt, and its model is loaded again. It stands here because another load
+// The hosts of the model die in the first two attempts, of which the server itself makes the second. It stands here because another load
 // would be in the way of those above.
 test("retries by service config", async () => {
   const folder = mkdtempSync(join(tmpdir(), "retries-"));
-  const crash = (name: string) => prompt("steady", `@crash_once ${join(folder, name)} again`, { omitProgress: true });
+  const crash = (name: string) => {
+    const words = ["first", "second"].map((attempt) => `@crash_once ${join(folder, name + attempt)}`);
+    return prompt("steady", `${words.join(" ")} again`, { omitProgress: true });
+  };
   const retrying = plain(GenerateServiceClient, {
     "grpc.service_config": readFileSync(variable("PUNA_SERVICE_CONFIG"), "utf8"),
   });

@@ -1,4 +1,4 @@
-//! Calls whose first attempt ends with the host of the model.
+//! Calls whose first two attempts end with the host of the model. The server itself makes the second.
 
 use std::{env, fs, process};
 
@@ -24,9 +24,12 @@ async fn begin(
 async fn calls_are_repeated_after_their_host_has_ended() {
     let server = Server::start("127.0.0.1:0").await;
     let channel = endpoint(&server.address).connect().await.unwrap();
-    let marks =
-        ["unary", "stream", "once"].map(|name| env::temp_dir().join(format!("crashed-{}-{name}", process::id())));
-    let [unary, stream, once] = marks.each_ref().map(|mark| format!("@crash_once {} hello", mark.display()));
+    let marks = ["unary", "stream", "once"].map(|name| {
+        ["first", "second"].map(|attempt| env::temp_dir().join(format!("crashed-{}-{name}-{attempt}", process::id())))
+    });
+    let [unary, stream, once] = marks.each_ref().map(|[first, second]| {
+        format!("@crash_once {} @crash_once {} hello", first.display(), second.display())
+    });
 
     assert_eq!(generate(&channel, "steady", &once).await.unwrap_err().code(), Code::Unavailable);
 
@@ -39,7 +42,7 @@ async fn calls_are_repeated_after_their_host_has_ended() {
     while let Some(part) = rest.message().await.unwrap() {
         assert!(part.deltas.is_empty());
     }
-    for mark in marks {
+    for mark in marks.iter().flatten() {
         fs::remove_file(mark).expect("the host has not crashed");
     }
 }
