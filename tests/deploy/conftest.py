@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.apps.installed import debian
+from tests.not_applicable import leave_out
 from tests.uv import UV
 
 ROOT = Path(__file__).parents[2]
@@ -26,22 +27,13 @@ collect_ignore_glob = [] if os.environ.get("PUNA_DEPLOY") else ["test_*.py"]
 
 CONTAINER = ("unshare", "--mount", "--pid", "--fork", "--net", "mount", "-t", "proc", "proc", "/proc")
 """A command that succeeds where containers can run. Without root, or inside many containers, it fails."""
-LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out the tests that need a container where the machine runs none. They lack no tool, so none is skipped."""
+    """Leave out the tests that need a container where the machine runs none."""
     contained = [item for item in items if "image" in getattr(item, "fixturenames", ())]
     if contained and subprocess.run(CONTAINER, capture_output=True, check=False).returncode:
-        config.stash[LEFT_OUT] = len(contained)
-        config.hook.pytest_deselected(items=contained)
-        items[:] = [item for item in items if item not in contained]
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    """Say how many were left out."""
-    if count := config.stash.get(LEFT_OUT, 0):
-        terminalreporter.write_line(f"{count} tests are not applicable: this machine runs no containers")
+        leave_out(config, items, contained, "tests are not applicable: this machine runs no containers")
 
 
 def done(*command, seconds=300, **more):
