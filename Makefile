@@ -164,7 +164,7 @@ $(UV):
 $(LLAMA_CMAKE): tools/llama_cpp.cmake
 	@mkdir -p $(@D) && cp $< $@
 
-KERNELS := tools/build_kernels.py $(wildcard plugins/puna_ggml_kernels/native/*.[ch])
+KERNELS := tools/build_kernels.py plugins/puna_ggml_kernels/sources.py $(wildcard plugins/puna_ggml_kernels/native/*.[ch])
 
 .venv/.installed: pyproject.toml proto/python/pyproject.toml uv.lock $(KERNELS) $(LLAMA_CMAKE) | $(UV)
 	@echo "Installing into .venv. The first time, llama.cpp is compiled from source: about three minutes on two cores."

@@ -3,9 +3,9 @@
 Without them the llama.cpp plugin works all the same, more slowly, and a missing compiler is no error.
 """
 
-import hashlib
 import os
 import platform
+import runpy
 import shlex
 import subprocess
 import sys
@@ -16,17 +16,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = Path("plugins/puna_ggml_kernels/native")
 LIBRARY = SOURCE / "kernels.so"
+DIGEST = SOURCE.with_name("sources.py")
 # No -march: each function names the instructions it uses, so that any x86-64 processor can load the library and ask it.
 # No contraction: the sources say which products are fused with an addition.
 FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-fPIC", "-shared"]
-
-
-def sources_digest(folder: Path) -> str:
-    """Return the SHA-256 of the C files of a folder, in hexadecimal, as `puna_ggml_kernels.loader` computes it too."""
-    digest = hashlib.sha256()
-    for each in sorted(folder.glob("*.[ch]")):
-        digest.update(each.read_bytes())
-    return digest.hexdigest()
 
 
 class KernelsHook(BuildHookInterface):
@@ -40,10 +33,14 @@ class KernelsHook(BuildHookInterface):
         root = Path(self.root)
         sources = sorted(str(path) for path in (root / SOURCE).glob("*.c"))
         compiler = shlex.split(os.environ.get("CC", "cc"))
-        # The loader compares it with the sources: a library of others may mirror other structs.
-        digest = f'-DPUNA_SOURCES="{sources_digest(root / SOURCE)}"'
+        # The loader compares it with the sources: a library of others may mirror other structs. The package itself
+        # cannot be imported before it is installed.
+        digest = runpy.run_path(str(root / DIGEST))["digest"](root / SOURCE)
         try:
-            subprocess.run([*compiler, *FLAGS, digest, *sources, "-lm", "-o", str(root / LIBRARY)], check=True)
+            subprocess.run(
+                [*compiler, *FLAGS, f'-DPUNA_SOURCES="{digest}"', *sources, "-lm", "-o", str(root / LIBRARY)],
+                check=True,
+            )
         # A machine without a compiler gets a package without kernels, and llama.cpp runs with ggml's own functions.
         except (OSError, subprocess.CalledProcessError) as error:
             self.app.display_warning(f"llama.cpp will run without the kernels of {SOURCE}: {error}")

@@ -14,13 +14,14 @@ The kernels stay off, and ggml computes everything itself, where one of these is
 """
 
 import ctypes
-import hashlib
 import importlib.util
 import logging
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Final
+
+from puna_ggml_kernels import sources
 
 _log = logging.getLogger(__name__)
 LIBRARY: Final = Path(__file__).parent / "native" / "kernels.so"
@@ -122,14 +123,6 @@ def set_order(*, tiled_from: int, invariant_sequences: int = 0) -> None:
         library.puna_set_batch_invariant(invariant_sequences)
 
 
-def sources_digest(folder: Path) -> str:
-    """Return the SHA-256 of the C files of a folder, in hexadecimal, which the library tells of its own sources."""
-    digest = hashlib.sha256()
-    for each in sorted(folder.glob("*.[ch]")):
-        digest.update(each.read_bytes())
-    return digest.hexdigest()
-
-
 def _open_library() -> ctypes.CDLL:
     """Load the library and make its names global."""
     # With local names at first: a library from other sources must not take the place of ggml's functions.
@@ -138,7 +131,7 @@ def _open_library() -> ctypes.CDLL:
         for name, (result, *arguments) in _INTERFACE.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
-        same = library.puna_sources().decode() == sources_digest(LIBRARY.parent)
+        same = library.puna_sources().decode() == sources.digest(LIBRARY.parent)
     except AttributeError:
         same = False
     if not same:

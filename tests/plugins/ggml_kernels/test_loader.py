@@ -9,7 +9,7 @@ import textwrap
 import pytest
 from tests.plugins.ggml_kernels.processor import not_applicable
 
-from puna_ggml_kernels import loader
+from puna_ggml_kernels import loader, sources
 
 
 def run(code):
@@ -128,7 +128,7 @@ def test_a_library_of_other_sources_is_not_put_before_ggmls(tmp_path):
 @pytest.mark.kernels
 def test_a_library_that_is_older_than_its_sources_is_not_put_before_ggmls(tmp_path):
     native = shutil.copytree(loader.LIBRARY.parent, tmp_path / "native")
-    assert loader.sources_digest(native) == loader.sources_digest(loader.LIBRARY.parent)
+    assert sources.digest(native) == sources.digest(loader.LIBRARY.parent)
     with (native / "ggml_abi.h").open("a") as header:
         header.write("// A member may have been added.\n")
     done = run(f"""
