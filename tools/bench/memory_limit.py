@@ -1,4 +1,4 @@
-"""What memory allows: the bandwidth of this machine, and the bytes that one token needs of a model's weights.
+"""The limit that memory sets: the bandwidth of this machine, and the bytes that one token needs of a model's weights.
 
 Each token of one stream reads all weights once, except the table of embeddings, of which it reads a row. Weights are
 larger than caches, so no engine decodes faster than bandwidth ÷ bytes. The KV cache is left out: a short conversation's

@@ -1,4 +1,4 @@
-"""What a run of the benchmark has measured, as it is saved and shown."""
+"""The measurements of a run of the benchmark, as they are saved and shown."""
 
 import json
 import os

@@ -194,7 +194,7 @@ class FileCache:
         return held
 
     def remove(self, name: str) -> None:
-        """Remove a damaged file, whoever uses it: those that have opened it keep what they have."""
+        """Remove a damaged file, even if it is in use. A process that has opened the file can go on reading it."""
         (self._files / name).unlink(missing_ok=True)
         self.verified.remove(name)
 

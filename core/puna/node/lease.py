@@ -65,7 +65,7 @@ class Lease:
 
     @property
     def abandoned(self) -> bool:
-        """Whether another core may take it.
+        """True if another core may take the lease.
 
         A core that was killed closes its connections, which ends its hosts. Then nothing speaks for the rest of its
         lease, so a core that is started in its place need not wait for that.

@@ -31,7 +31,7 @@ UNCLAIMED_SECONDS: Final = 60.0
 
 
 class Supervision:
-    """What a node knows of its supervisor."""
+    """The supervisor of a node, as the node knows it."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         """`pipe` comes from the supervisor."""

@@ -51,7 +51,7 @@ class PooledModel:
     takes_memory: bool = True
     """Whether it takes memory of this machine. Others are not counted and not evicted for it."""
     shares_host: bool = False
-    """Whether all models of its backend run in its host. A second replica would run there too, so it has none."""
+    """True if its host runs all models of its backend. A second replica would run there too, so the model has none."""
     keep_alive: float
     """Seconds to stay loaded when idle; 0: expire at once; infinity: never expire."""
     names: set[str] = field(default_factory=set)

@@ -63,7 +63,7 @@ class Launched:
     process_id: int = 0
     """Process id of its host on the host's machine."""
     shares_host: bool = False
-    """Whether all models of the backend run in its host."""
+    """True if the host runs all models of its backend."""
     folder: str = ""
     """The folder of its opaque files, to be removed once the model is freed; empty if it has none."""
 

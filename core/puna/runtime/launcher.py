@@ -96,7 +96,7 @@ class OpenStream(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostResources:
-    """What a host takes of its machine, as far as that is known before the load. 0: nothing, or unknown."""
+    """The resources of its machine that a host takes, as far as they are known before the load. 0: none, or unknown."""
 
     memory_bytes: int = 0
     cpus: float = 0.0
@@ -147,7 +147,7 @@ class Endpoint:
 
 
 class NodeState(Enum):
-    """Whether a node can run hosts."""
+    """The connection between this core and a node, which runs hosts only while it is connected."""
 
     CONNECTED = "connected"
     """This core holds the node's lease."""

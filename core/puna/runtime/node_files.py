@@ -1,4 +1,4 @@
-"""The files of a model, as a node is told of them, and where it has them."""
+"""The files of a model: their description for a node, and the paths that they have there."""
 
 import hashlib
 from collections.abc import Sequence

@@ -50,7 +50,7 @@ class PlacedNode:
     """A node that an actor has started for one host."""
 
     key: int
-    """What `RayConnection.end` takes."""
+    """The number of the request that started the node; `RayConnection.end` takes it."""
     node_id: str
     """The machine on which it runs."""
     address: str
@@ -67,7 +67,7 @@ class RayConnection:
         """`address` is that of the cluster's head; empty: Ray's settings name it."""
         self.address = address
         self.local = False
-        """Whether the cluster was started by this connection, and ends with it."""
+        """True if this connection has started the cluster, which ends with the connection."""
         self.nodes: tuple[RayNode, ...] = ()
         """The machines, as the head told last."""
         self._program = program
@@ -82,12 +82,12 @@ class RayConnection:
 
     @property
     def usable(self) -> bool:
-        """Whether the process runs."""
+        """True while the process runs."""
         return self._reading is not None and not self._reading.done()
 
     @property
     def silent(self) -> bool:
-        """Whether the head has not answered of late."""
+        """True if the head has not answered for a while."""
         return asyncio.get_running_loop().time() - self._heard_at > SILENT_SECONDS
 
     async def open(self) -> None:

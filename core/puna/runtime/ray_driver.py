@@ -53,7 +53,7 @@ ATTEMPTS: Final = 5
 RETRY_SECONDS: Final = 0.5
 """Pause between two of them."""
 ERRORS: Final = (RayError, RuntimeError, ValueError, ConnectionError, OSError, TimeoutError)
-"""What Ray's functions raise."""
+"""The errors that Ray's functions raise."""
 
 
 class Driver:
@@ -251,7 +251,7 @@ def _text(error: BaseException) -> str:
 
 def main() -> None:
     """Serve the core that has started this process."""
-    # What Ray prints must not reach the core as an answer.
+    # Ray prints lines too, which must not reach the core as answers.
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     Driver(sys.stdin, output).run(sys.argv[1] if len(sys.argv) > 1 else "")

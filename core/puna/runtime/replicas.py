@@ -29,7 +29,7 @@ from puna.traceback_summary import summarize
 log = logging.getLogger(__name__)
 
 FIRST_COSTS: Final = Costs(prefill_seconds=0.001, busy_prefill_seconds=0.002, answer_seconds=5.0)
-"""What a model is taken to cost until it has answered."""
+"""The costs that are assumed for a model until it has answered."""
 LEARNING: Final = 0.1
 """The weight of the last answer in the means of costs."""
 LEAST_PREFILL: Final = 16
@@ -65,7 +65,7 @@ class Replica:
     """Embeddings and other calls without a slot that are under way."""
     idle_since: float = field(default_factory=time.monotonic)
     lost: bool = False
-    """Whether the host has died."""
+    """True once the host has died."""
 
     @property
     def slots(self) -> int:

@@ -100,7 +100,7 @@ class _Job:
     salt: str
     state: State
     keep_buffer: bool
-    """Whether the memory of the state is kept for the next copy."""
+    """True if the memory of the state is kept for the next copy."""
 
 
 class StateReader(Protocol):
@@ -294,7 +294,7 @@ class DiskCache:
     def _write(self, job: _Job) -> None:
         if (store := self._store) is None:
             return
-        # What other processes have stored meanwhile need not be written again.
+        # Sequences that other processes have stored meanwhile need not be written again.
         store.refresh(job.salt)
         if not self._lacks(job.tokens, job.salt):
             return

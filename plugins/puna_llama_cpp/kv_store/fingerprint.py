@@ -29,7 +29,7 @@ _ENGINE = re.compile(r"lib(llama|ggml[a-z0-9-]*)\.(so|dylib)")
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """What is known of a loaded model at once. `fingerprint` reads files, which may take long."""
+    """The facts of a loaded model that are known at once. `fingerprint` reads files, which may take long."""
 
     files: tuple[str, ...]
     """The paths of the model and of its adapters, in the order in which they are applied."""

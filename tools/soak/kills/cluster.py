@@ -31,7 +31,7 @@ NODE_READY: Final = re.compile(r"node on (\S+)")
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """What was broken, and when."""
+    """The part that was broken, and the time."""
 
     text: str
     at: float
@@ -41,9 +41,9 @@ class Broken:
     maybe: frozenset[int] = frozenset()
     """Those of hosts that may end for it."""
     retried: bool = False
-    """Whether a request that has sent no token yet runs once more."""
+    """True if a request that has sent no token yet runs once more."""
     core: bool = False
-    """Whether the server is gone with every connection to it."""
+    """True if the server is gone, with every connection to it."""
     settle_seconds: float = 1.0
     """Time after which a stream that still gets tokens is not affected."""
 

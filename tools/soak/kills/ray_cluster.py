@@ -26,7 +26,7 @@ PACKAGES: Final = Path(sys.prefix) / "ray/packages"
 """Where `make test-ray` keeps Ray."""
 NODES: Final = 3
 RETRIED: Final = ("host", "hosts", "node", "stop")
-"""What is killed without harm for requests that have sent no token."""
+"""The kinds of kills that do no harm to requests that have sent no token."""
 ATTEMPTS: Final = 4
 CPUS: Final = 16
 """CPUs of each node, as Ray counts them: nodes that still end must not take the room of new ones."""
