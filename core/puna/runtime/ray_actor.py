@@ -43,6 +43,8 @@ class HostActor:
 
         `certificate` has the texts of the node's certificate, its key and the authority's certificate, by file name.
         """
+        import ray
+
         listen = f"[{host}]:0" if ":" in host else f"{host}:0"
         command = [sys.executable, "-m", "puna", "node", "run", "--supervised", "--exit-with-core"]
         command += ["--listen", listen, "--lease", str(lease_seconds)]
@@ -58,8 +60,12 @@ class HostActor:
         )
         assert self._node.stdin is not None
         assert self._node.stdout is not None
-        agent = int(os.environ.get(AGENT) or os.getppid())
-        self._node.stdin.write(json.dumps({"certificate": dict(certificate), "agent": agent}) + "\n")
+        told = {
+            "certificate": dict(certificate),
+            "agent": int(os.environ.get(AGENT) or os.getppid()),
+            "head": ray.get_runtime_context().gcs_address,
+        }
+        self._node.stdin.write(json.dumps(told) + "\n")
         # From now on the open pipe tells the node that this process lives.
         self._node.stdin.flush()
         line = self._node.stdout.readline()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import subprocess
 
 import pytest
@@ -31,19 +32,38 @@ def agent():
     process.wait()
 
 
-def tell(supervisor, agent, certificate):
-    supervisor.write(json.dumps({"agent": agent.pid, "certificate": certificate}) + "\n")
+@pytest.fixture
+def head():
+    """The head of a cluster, as far as a node knows it: a port that accepts connections."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def tell(supervisor, agent, certificate, head):
+    address = "{}:{}".format(*head.getsockname())
+    supervisor.write(json.dumps({"agent": agent.pid, "certificate": certificate, "head": address}) + "\n")
     supervisor.flush()
 
 
-def test_the_certificate_comes_from_the_supervisor(pipe, agent):
+def test_the_certificate_comes_from_the_supervisor(pipe, agent, head):
     issued = cluster_certificates.issue()
-    tell(pipe[0], agent, issued["node"])
+    tell(pipe[0], agent, issued["node"], head)
     shake_hands(core_context_of(issued["core"]), Supervision(pipe[1]).context())
     assert all("PRIVATE KEY" not in issued[kind]["ca.crt"] + issued[kind]["tls.crt"] for kind in issued)
 
 
-@pytest.mark.parametrize("line", ["", "no json\n", "[]\n", '{"agent": 1}\n', '{"agent": 1, "certificate": {}}\n'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "no json\n",
+        "[]\n",
+        '{"agent": 1}\n',
+        '{"agent": 1, "certificate": {}}\n',
+        '{"agent": 1, "certificate": {}, "head": "127.0.0.1"}\n',
+        '{"agent": 1, "certificate": {}, "head": "127.0.0.1:1"}\n',
+    ],
+)
 def test_a_supervisor_without_a_certificate_is_an_error(pipe, line):
     pipe[0].write(line)
     pipe[0].close()
@@ -52,9 +72,9 @@ def test_a_supervisor_without_a_certificate_is_an_error(pipe, line):
 
 
 @pytest.fixture
-def supervised(pipe, agent, monkeypatch):
+def supervised(pipe, agent, head, monkeypatch):
     monkeypatch.setattr(supervision, "AGENT_SECONDS", 0.2)
-    tell(pipe[0], agent, cluster_certificates.issue()["node"])
+    tell(pipe[0], agent, cluster_certificates.issue()["node"], head)
     made = Supervision(pipe[1])
     made.context()
     return made
@@ -72,6 +92,27 @@ async def test_a_node_outlives_a_supervisor_that_ends_with_its_agent(supervised,
     ending = asyncio.create_task(supervised.ended())
     agent.kill()
     pipe[0].close()
+    await goes_on(ending, caplog)
+
+
+async def test_a_node_waits_longer_for_the_agents_end_if_the_head_is_gone(supervised, pipe, agent, head, caplog):
+    head.close()
+    ending = asyncio.create_task(supervised.ended())
+    pipe[0].close()
+    await asyncio.sleep(3 * supervision.AGENT_SECONDS)
+    assert not ending.done()
+    agent.kill()
+    await goes_on(ending, caplog)
+
+
+async def test_a_node_ends_with_its_supervisor_although_the_head_is_gone(supervised, pipe, head, monkeypatch):
+    monkeypatch.setattr(supervision, "HEADLESS_AGENT_SECONDS", 0.2)
+    head.close()
+    pipe[0].close()
+    await asyncio.wait_for(supervised.ended(), 30)
+
+
+async def goes_on(ending, caplog):
     while "this node goes on" not in caplog.text:  # noqa: ASYNC110 - a log has no event
         await asyncio.sleep(0.01)
     assert not ending.done()
