@@ -208,7 +208,7 @@ def test_a_transfer_goes_on_after_the_server_is_killed(start_node, start_server,
         wait_until(lambda: not node.hosts())
         proxy.passed = 0
         with start_server(proxy.address) as server:
-            # The node takes the killed server for alive until it misses three renewals.
-            wait_until(lambda: ask(server)[0] == 200)
+            status, _, text = ask(server)
+            assert status == 200, text
     assert complete(cache) == files
     assert proxy.passed < SIZE - PASSED // 4

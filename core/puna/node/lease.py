@@ -91,12 +91,19 @@ class LeaseHolder:
         """Set once a lease has run out or was given back."""
 
     async def renew(self, lease_id: str, core_id: str, core_name: str) -> None:
-        """Take or renew the lease. Raises LeaseHeldError if another core holds it."""
-        lease, now = self._lease, time.monotonic()
-        if lease is not None and lease.core_id != core_id and not lease.abandoned:
-            raise LeaseHeldError(
-                f"the node serves another core, {lease.core_name}; its lease ends {self.seconds:g} s after the core"
-            )
+        """Take or renew the lease. Raises LeaseHeldError if another core holds it.
+
+        Waits for the next renewal of another core whose lease has no hosts, at most ABANDONED_SECONDS, since that core
+        may have been killed a moment ago.
+        """
+        asked_at = time.monotonic()
+        while (lease := self._lease) is not None and lease.core_id != core_id and not lease.abandoned:
+            if lease.hosts or lease.renewed_at > asked_at:
+                raise LeaseHeldError(
+                    f"the node serves another core, {lease.core_name}; its lease ends {self.seconds:g} s after the core"
+                )
+            await asyncio.sleep(CHECK_SECONDS)
+        now = time.monotonic()
         if lease is not None and lease.lease_id == lease_id:
             lease.until, lease.renewed_at = now + self.seconds, now
             return

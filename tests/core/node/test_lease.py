@@ -19,10 +19,10 @@ class Host:
 async def test_a_second_core_is_refused_until_the_first_gives_the_lease_back():
     holder = LeaseHolder(60)
     await holder.renew("lease 1", "core 1", "gpu-box (process 7)")
+    host = holder.held("lease 1").hosts["h"] = Host()
     with pytest.raises(LeaseHeldError, match=r"another core, gpu-box \(process 7\)"):
         await holder.renew("lease 2", "core 2", "other")
     await holder.renew("lease 1", "core 1", "gpu-box")
-    host = holder.held("lease 1").hosts["h"] = Host()
     await holder.release("lease 1")
     assert host.ended
     await holder.renew("lease 2", "core 2", "other")
@@ -61,9 +61,25 @@ async def test_another_core_takes_a_lease_without_hosts_that_is_not_renewed(monk
     del holder.held("lease 1").hosts["h"]
     await holder.renew("lease 2", "core 2", "b")
     assert holder.held("lease 2") is not None
+
+
+async def test_a_core_waits_for_a_lease_without_hosts_until_it_is_renewed_or_abandoned(monkeypatch):
+    monkeypatch.setattr(lease, "CHECK_SECONDS", 0.01)
     monkeypatch.setattr(lease, "ABANDONED_SECONDS", 60.0)
+    holder = LeaseHolder(60)
+    await holder.renew("lease 1", "core 1", "a")
+    asking = asyncio.create_task(holder.renew("lease 2", "core 2", "b"))
+    await asyncio.sleep(0.05)
+    assert not asking.done()
+    await holder.renew("lease 1", "core 1", "a")
     with pytest.raises(LeaseHeldError):
-        await holder.renew("lease 1", "core 1", "a")
+        await asyncio.wait_for(asking, 30)
+    asking = asyncio.create_task(holder.renew("lease 2", "core 2", "b"))
+    await asyncio.sleep(0.05)
+    assert not asking.done()
+    monkeypatch.setattr(lease, "ABANDONED_SECONDS", 0.0)
+    await asyncio.wait_for(asking, 30)
+    assert holder.held("lease 2") is not None
 
 
 async def test_releasing_a_lease_that_is_not_held_does_nothing():
