@@ -121,8 +121,8 @@ def complete(cache):
     return {each.name for each in files}
 
 
-def ask(server):
-    return server.ask("/api/generate", {"model": "large", "prompt": "a b", "raw": True, "stream": False})
+def ask(server, model="large"):
+    return server.ask("/api/generate", {"model": model, "prompt": "a b", "raw": True, "stream": False})
 
 
 def until_transferred(channel):
@@ -151,10 +151,10 @@ def asking(server):
     thread.join(60)
 
 
-def make_large(server):
+def make_large(server, model="large"):
     """Make a model of two files."""
     files = {"weights.bin": server.blob(os.urandom(SIZE)), "config.json": server.blob(b"{}")}
-    body = {"model": "large", "backend": "scripted", "format": "scripted", "files": files, "stream": False}
+    body = {"model": model, "backend": "scripted", "format": "scripted", "files": files, "stream": False}
     server.json("/api/create", body)
     return {each.replace(":", "-") for each in files.values()}
 
@@ -166,6 +166,22 @@ def test_a_node_without_the_models_serves_them(start_node, start_server, cache):
         assert server.json("/api/generate", body)["done"]
         assert len(node.hosts()) == 1
     assert len(complete(cache)) == 1
+
+
+def test_a_node_without_room_for_a_model_is_passed_over(start_node, start_server, environment, tmp_path):
+    small, roomy = (environment | {"PUNA_NODE_CACHE": str(tmp_path / each)} for each in ("small", "roomy"))
+    with start_node("--cache-bytes", "1000", **small) as full:
+        with start_server(full.address) as server:
+            make_large(server)
+            status, _, text = ask(server)
+            assert (status, b"there is no room for a file" in text) == (503, True)
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait(60)
+        with start_node(**roomy) as other, start_server(f"{full.address},{other.address}") as server:
+            make_large(server, "second")
+            # The node with the fewest hosts is asked first, so one of two models meets the full one.
+            assert [ask(server, model)[0] for model in ("large", "second")] == [200, 200]
+            assert (len(full.hosts()), len(other.hosts())) == (0, 2)
 
 
 def test_a_transfer_goes_on_after_the_node_is_killed(start_node, start_server, environment, cache, proxy):

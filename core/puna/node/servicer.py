@@ -1,6 +1,7 @@
 """The service of a node: starts and ends hosts for the core that holds the lease."""
 
 import asyncio
+import errno
 import logging
 import secrets
 from collections.abc import Callable, Sequence
@@ -219,7 +220,9 @@ def _failure(task: "asyncio.Task[None]") -> tuple[grpc.StatusCode, str]:
                 "the connection that brings a file of the model broke several times",
             )
         case OSError() as error:
-            return grpc.StatusCode.FAILED_PRECONDITION, f"a file of the model cannot be kept: {error}"
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED if is_full else grpc.StatusCode.FAILED_PRECONDITION
+            return code, f"a file of the model cannot be kept: {error}"
         case error:
             raise error
 

@@ -30,5 +30,9 @@ class NodeError(LoadFailedError):
     reason = "NODE_UNAVAILABLE"
 
 
+class NodeFullError(NodeError):
+    """The node has no room for the files of the model."""
+
+
 class NodeLostError(NodeError):
     """The node was lost while a host on it loaded the model."""

@@ -6,6 +6,7 @@ with the last. Its models fail together when it dies, and the next load starts a
 
 import asyncio
 import itertools
+import logging
 import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -20,7 +21,7 @@ from puna.errors import BackendFailedError, LoadFailedError, OutOfMemoryError
 from puna.host import convert
 from puna.limits import DEFAULT_LIMITS, Limits
 from puna.plugins import Plugin
-from puna.runtime.errors import HostFailedError, NodeError, NodeLostError
+from puna.runtime.errors import HostFailedError, NodeError, NodeFullError, NodeLostError
 from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts
 from puna.runtime.host_answers import check_facts
 from puna.runtime.host_connection import EXIT_SECONDS, HostConnection, SharedHost, connected
@@ -29,6 +30,8 @@ from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, terminat
 from puna.runtime.host_resources import base_of, resources_of
 from puna.runtime.host_rpc import agree_on_version, error_of
 from puna.runtime.launcher import HostRequirements, Launcher, OnTransfer
+
+log = logging.getLogger(__name__)
 
 
 class HostLoader:
@@ -62,9 +65,8 @@ class HostLoader:
         """
         # Whatever fails or is cancelled below undoes the steps before it, in reverse order.
         async with AsyncExitStack() as undo:
-            host = await self.connect(backend, spec.name or spec.path, stall_seconds, limits, spec)
+            host, spec = await self._placed(backend, spec, stall_seconds, limits, on_transfer)
             undo.push_async_callback(host.release)
-            spec = await localize(host, spec, on_transfer, stall_seconds)
             facts = await _load(host, convert.spec_to_wire(backend.name, spec, host.model_id), report, stall_seconds)
             model = HostModel(host, facts, on_death, limits, timeouts)
             # From here on `model.aclose` releases the host as well, in the right order.
@@ -74,6 +76,29 @@ class HostLoader:
             undo.pop_all()
         return model
 
+    async def _placed(
+        self, backend: Plugin, spec: ModelSpec, stall_seconds: float, limits: Limits, on_transfer: OnTransfer
+    ) -> tuple[HostConnection, ModelSpec]:
+        """Return a host on a machine that has the files of a model, and the specification with their paths there.
+
+        A node without room for the files is passed over.
+        """
+        full: set[str] = set()
+        while True:
+            host = await self.connect(backend, spec.name or spec.path, stall_seconds, limits, spec, frozenset(full))
+            async with AsyncExitStack() as undo:
+                undo.push_async_callback(host.release)
+                try:
+                    found = await localize(host, spec, on_transfer, stall_seconds)
+                except NodeFullError as error:
+                    full.add(host.process.node)
+                    if len(full) >= self._launcher.machines:
+                        raise
+                    log.warning("%s; %s is loaded elsewhere", error, spec.name)
+                    continue
+                undo.pop_all()
+                return host, found
+
     async def connect(
         self,
         backend: Plugin,
@@ -81,17 +106,19 @@ class HostLoader:
         stall_seconds: float = math.inf,
         limits: Limits = DEFAULT_LIMITS,
         spec: ModelSpec | None = None,
+        avoid: frozenset[str] = frozenset(),
     ) -> HostConnection:
         """Return a connection to a host of a backend: a new one, or the one that its models share.
 
-        `spec` is the model that it will load; None: it loads none. The caller releases the connection.
+        `spec` is the model that it will load; None: it loads none. `avoid` has the addresses of nodes without room for
+        its files. The caller releases the connection.
 
         Raises HostFailedError if a new host does not start.
         """
         ready_seconds = min(READY_SECONDS, max(stall_seconds, MIN_READY_SECONDS))
         if backend.usable.host.shared:
             return await self._join(backend, ready_seconds, limits)
-        needed = HostRequirements(backend=backend, label=label, ready_seconds=ready_seconds)
+        needed = HostRequirements(backend=backend, label=label, ready_seconds=ready_seconds, avoid=avoid)
         if spec is not None:
             resources = await asyncio.to_thread(resources_of, backend, spec)
             needed = replace(needed, base=await asyncio.to_thread(base_of, spec), resources=resources)

@@ -116,6 +116,8 @@ class HostRequirements:
     base: str = ""
     """The weights that it loads: a path. Hosts of one base are best on a machine that has the files. Empty: none."""
     resources: HostResources = HostResources()
+    avoid: frozenset[str] = frozenset()
+    """Addresses of nodes that have no room for the files. A launcher that does not choose the node takes no notice."""
 
 
 OnTransfer: TypeAlias = Callable[[int, int], None]

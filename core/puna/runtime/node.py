@@ -32,7 +32,7 @@ from puna.errors import LoadFailedError
 from puna.host.channel import OPTIONS
 from puna.host.stream import Frames
 from puna.request_log import without_request
-from puna.runtime.errors import HostFailedError, NodeError, NodeLostError
+from puna.runtime.errors import HostFailedError, NodeError, NodeFullError, NodeLostError
 from puna.runtime.file_sender import FileSender
 from puna.runtime.heartbeat import answered
 from puna.runtime.launcher import Endpoint, HostRequirements, NodeState, NodeStatus, OnTransfer
@@ -362,6 +362,8 @@ class Node:
                 raise LoadFailedError(f"unable to load model: {error.details()}") from None
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise NodeError(link.lost or gone) from error
+            if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise NodeFullError(f"{self.address}: {error.details()}") from error
             raise NodeError(f"{self.address}: {error.details()}") from error
         except grpc.aio.UsageError:
             raise NodeError(link.lost or gone) from None

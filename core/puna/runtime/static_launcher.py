@@ -57,9 +57,10 @@ class StaticLauncher:
 
         Raises NodeError if no node can be used, and HostFailedError if the host does not start.
         """
-        reasons: dict[Node, str] = {}
-        missing = {self._connect(each): each for each in self._nodes if not each.connected}
-        usable = [each for each in self._nodes if each not in missing.values()]
+        reasons = {each: f"{each.address} is full" for each in self._nodes if each.address in requirements.avoid}
+        nodes = [each for each in self._nodes if each not in reasons]
+        missing = {self._connect(each): each for each in nodes if not each.connected}
+        usable = [each for each in nodes if each not in missing.values()]
         while usable or missing:
             for node in sorted(usable, key=lambda each: (each.hosts, -each.free_bytes)):
                 try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -19,7 +20,8 @@ NEEDED = HostRequirements(backend=Plugin(name="b"), label="m", ready_seconds=1.0
 class Node:
     """Notes the hosts that it starts."""
 
-    def __init__(self, hosts=0, free_bytes=0, error=None, connected=True):
+    def __init__(self, hosts=0, free_bytes=0, error=None, connected=True, address=""):
+        self.address = address
         self.hosts, self.free_bytes, self.error = hosts, free_bytes, error
         self.connected = connected
         self.closed = False
@@ -52,6 +54,15 @@ async def test_every_reason_is_told_if_no_node_can_be_used():
     launcher = StaticLauncher([Node(error=NodeError("a is down")), Node(error=NodeError("b is full"))])
     with pytest.raises(NodeError, match="no node can run the model: a is down; b is full"):
         await launcher.start(NEEDED)
+    await launcher.aclose()
+
+
+async def test_nodes_to_avoid_are_passed_over():
+    nodes = [Node(0, address="a:1"), Node(2, address="b:1"), Node(address="c:1", error=NodeError("c is down"))]
+    launcher = StaticLauncher(nodes)
+    assert await launcher.start(replace(NEEDED, avoid=frozenset(["a:1"]))) is nodes[1]
+    with pytest.raises(NodeError, match="no node can run the model: a:1 is full; b:1 is full; c is down"):
+        await launcher.start(replace(NEEDED, avoid=frozenset(["a:1", "b:1"])))
     await launcher.aclose()
 
 
