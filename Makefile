@@ -151,8 +151,8 @@ soak: .venv/.installed ## kill servers KILLS_OF_SOAK (10000) times, use one for 
 	.venv/bin/python -m tools.soak --seconds $(SECONDS_OF_SOAK)
 	.venv/bin/python -m tools.soak.kills --rounds $(ROUNDS_OF_SOAK)
 
-bench-models: .venv/.installed ## write models of real shapes for benchmarks into the folder OUT
-	$(UV) run --frozen --all-extras --no-extra ray --group dev --group models tools/make_bench_models.py $(OUT)
+bench-models: .venv/.installed ## write models of real shapes for benchmarks into the folder OUT, WITH='1b 3b published' larger and trained ones too
+	$(UV) run --frozen --all-extras --no-extra ray --group dev --group models tools/make_bench_models.py $(OUT) $(WITH:%=--with %)
 
 # ---- Installing ------------------------------------------------------------------------------------------------------
 

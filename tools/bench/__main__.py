@@ -2,17 +2,20 @@
 
 import argparse
 import asyncio
+import sys
 import tempfile
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
 
+import aiohttp
+from tools.bench.answers import Outcome
+from tools.bench.llama_server import far, running_each
 from tools.bench.memory_limit import bandwidth, bytes_per_token
 from tools.bench.report import line, shares_of, values_of
 from tools.bench.results import Machine, Results
-from tools.bench.scenarios import SCENARIOS, Scenario, raw_one
+from tools.bench.scenarios import PAGE, SCENARIOS, Scenario, raw_one
 from tools.bench.servers import Server, memory, running
-from tools.bench.work import Outcome
 
 from tools.bench import page
 
@@ -27,8 +30,9 @@ def arguments() -> argparse.Namespace:
         action="append",
         required=True,
         metavar="NAME=COMMAND",
-        help="a server to start; {port}, {grpc}, {dir} are filled in, VAR=VALUE may stand in front. The first one's "
-        "ratios to the others are printed",
+        help="a server to start; {port}, {grpc}, {dir} are filled in, VAR=VALUE may stand in front. With {model} it "
+        "is a server of one model file that speaks llama-server's API. A URL is a server that already runs. The first "
+        "one's ratios to the others are printed",
     )
     parser.add_argument(
         "--secured",
@@ -39,7 +43,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--models", type=Path, required=True, help="folder that make_bench_models.py wrote")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="comma list of scenario names")
+    parser.add_argument(
+        "--only", default="", help='comma list of scenario names; "page" are those of the page of results'
+    )
     parser.add_argument(
         "--ggml",
         action="append",
@@ -52,6 +58,20 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def chosen(told: argparse.Namespace) -> list[Scenario]:
+    """Return the scenarios to run: those named, or all whose model was written."""
+    names = {name.strip() for name in told.only.split(",") if name.strip()}
+    if "page" in names:
+        names = names - {"page"} | set(PAGE)
+    if unknown := names - {each.name for each in SCENARIOS}:
+        raise SystemExit(f"--only: there is no scenario {', '.join(sorted(unknown))}")
+    wanted = [each for each in SCENARIOS if not names or each.name in names]
+    missing = {each.name for each in wanted if not (told.models / f"{each.model}.gguf").exists()}
+    if missing:
+        print(f"without a model in {told.models}, and left out: {', '.join(sorted(missing))}")
+    return [each for each in wanted if each.name not in missing]
+
+
 async def measure(
     scenario: Scenario, servers: list[Server], rounds: int, raw: Path | None = None
 ) -> dict[str, list[Outcome]]:
@@ -59,20 +79,36 @@ async def measure(
 
     `raw`: a model's file, with which llama.cpp's bare loop is measured too.
     """
-    speaking = [server for server in servers if not scenario.grpc or server.name.startswith("puna")]
-    asked = {server.name: partial(scenario.ask, server, scenario.model) for server in speaking}
+    asked = {server.name: partial(scenario.ask, server, scenario.model) for server in servers}
     if raw:
-        asked[RAW] = partial(raw_one, raw)
+        asked[RAW] = partial(raw_one, raw, scenario.raw)
     if scenario.prepare:
-        for server in speaking:
+        for server in servers:
             await scenario.prepare(server, scenario.model)
     outcomes: dict[str, list[Outcome]] = {name: [] for name in asked}
     for turn in range(rounds + 1):
-        for name, ask in asked.items():
-            outcome = await ask(turn)
+        for name, ask in list(asked.items()):
+            try:
+                outcome = await ask(turn)
+            except (RuntimeError, aiohttp.ClientError, TimeoutError) as error:
+                # The figures of the others are worth having, and a run is long.
+                print(f"{scenario.name}: {name} failed and is left out: {error!r}", flush=True)
+                del asked[name], outcomes[name]
+                continue
             if turn:  # the first round warms up
                 outcomes[name].append(outcome)
     return outcomes
+
+
+def able(scenario: Scenario, servers: list[Server]) -> list[Server]:
+    """Return the servers that can be asked for a scenario."""
+    return [
+        server
+        for server in servers
+        if server.serves(scenario.model)
+        and (server.unloads or not scenario.unloads)
+        and (not scenario.grpc or (server.grpc and server.name.startswith("puna")))
+    ]
 
 
 def commands(told: argparse.Namespace) -> dict[str, str]:
@@ -86,10 +122,29 @@ def commands(told: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-async def report(scenario: Scenario, servers: list[Server], told: argparse.Namespace, results: Results) -> None:
-    """Measure a scenario, print its rows and add them to the results."""
+def entered(name: str, command: str, folder: Path, *, secured: bool) -> AbstractAsyncContextManager[Server]:
+    """Return the context that starts a server, or that joins one that already runs."""
+    if command.startswith(("http://", "https://")):
+        return far(name, command)
+    folder.mkdir()
+    if "{model}" in command:
+        return running_each(name, command, folder)
+    return running(name, command, folder, secured=secured)
+
+
+async def described(server: Server, command: str) -> str:
+    """Return what the page says of a server. Puna tells the version of Ollama whose API it has."""
+    version = await server.version()
+    return f"`{command}`" + (f", which tells version {version}" if version else "")
+
+
+async def report(scenario: Scenario, servers: list[Server], told: argparse.Namespace, results: Results) -> bool:
+    """Measure a scenario, print its rows and add them to the results. Return whether no server failed."""
     model = told.models / f"{scenario.model}.gguf"
-    outcomes = await measure(scenario, servers, told.rounds, model if told.raw and scenario.raw else None)
+    asked = able(scenario, servers)
+    outcomes = await measure(scenario, asked, told.rounds, model if told.raw and scenario.raw else None)
+    if not outcomes:
+        return not asked
     figures = {figure: values_of(figure, outcomes) for figure in scenario.figures}
     # Several streams read the weights once together, so only a single one shows what memory allows.
     if scenario.raw and results.machine.bandwidth:
@@ -98,13 +153,15 @@ async def report(scenario: Scenario, servers: list[Server], told: argparse.Names
     for figure, values in figures.items():
         print(line(figure, values), flush=True)
         results.add(scenario.name, figure, values)
+    if told.page:
+        page.write(results, told.page)
+    return set(outcomes) >= {server.name for server in asked}
 
 
 async def main() -> None:
     """Run everything, print the table, and write the page."""
     told = arguments()
-    wanted = {name.strip() for name in told.only.split(",") if name.strip()}
-    scenarios = [each for each in SCENARIOS if not wanted or each.name in wanted]
+    scenarios = chosen(told)
     machine = Machine.this()
     print(f"{machine.processor}, {machine.cores} cores, {machine.system}")
     print(f"{told.rounds} rounds, medians; ratios with their range")
@@ -115,30 +172,25 @@ async def main() -> None:
         async with AsyncExitStack() as stack:
             servers = []
             for name, command in commands(told).items():
-                folder = Path(scratch) / name
-                folder.mkdir()
-                servers.append(
-                    await stack.enter_async_context(running(name, command, folder, secured=name in told.secured))
-                )
+                context = entered(name, command, Path(scratch) / name, secured=name in told.secured)
+                servers.append(await stack.enter_async_context(context))
             for server in servers:
                 for model in sorted({scenario.model for scenario in scenarios}):
                     await server.create(model, told.models / f"{model}.gguf")
-            # Puna tells the version of Ollama whose API it has.
-            described = {
-                server.name: f"`{command}`, which tells version {await server.version()}"
-                for server, command in zip(servers, commands(told).values(), strict=True)
-            }
+            given = zip(servers, commands(told).values(), strict=True)
+            about = {server.name: await described(server, command) for server, command in given}
             if told.raw:
-                described[RAW] = "llama.cpp alone, by `tools.bench.raw`"
-            columns = list(described)
-            results = Results(machine, told.rounds, described)
+                about[RAW] = "llama.cpp alone, by `tools.bench.raw`"
+            columns = list(about)
+            results = Results(machine, told.rounds, about)
             print(f"{'':14}" + "".join(f"{column:>14}" for column in columns))
             print(f"  {'start s':12}" + "".join(f"{server.start_seconds:>14.3f}" for server in servers))
-            for scenario in scenarios:
-                await report(scenario, servers, told, results)
-            print(f"  {'memory MB':12}" + "".join(f"{memory(server.pid) / 1e6:>14.1f}" for server in servers))
-    if told.page:
-        page.write(results, told.page)
+            whole = [await report(scenario, servers, told, results) for scenario in scenarios]
+            print(
+                f"  {'memory MB':12}" + "".join(f"{sum(map(memory, server.pids)) / 1e6:>14.1f}" for server in servers)
+            )
+    if not all(whole):
+        sys.exit("a server failed")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from tools.bench.work import Outcome
+from tools.bench.answers import Outcome
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
@@ -28,6 +28,12 @@ def _first(outcome: Outcome) -> float | None:
     return percentile([stream.first for stream in outcome.streams if stream.arrivals], 0.5)
 
 
+def _prompt(outcome: Outcome) -> float | None:
+    """Return the tokens of prompts that were evaluated in a second, up to the first token of each answer."""
+    known = [(stream.prompt_tokens, stream.first) for stream in outcome.streams if stream.arrivals]
+    return sum(tokens / seconds for tokens, seconds in known) if known and all(tokens for tokens, _ in known) else None
+
+
 def _gap(outcome: Outcome, share: float) -> float | None:
     return percentile([gap for stream in outcome.streams for gap in stream.gaps], share)
 
@@ -40,6 +46,7 @@ def _unevenness(outcome: Outcome) -> float | None:
 FIGURES: Mapping[str, Callable[[Outcome], float | None]] = {
     "tokens/s": lambda outcome: _tokens(outcome) / outcome.seconds or None,
     "decoding/s": _decoding,
+    "prompt/s": _prompt,
     "inputs/s": lambda outcome: outcome.inputs / outcome.seconds or None,
     "requests/s": lambda outcome: len(outcome.streams) / outcome.seconds or None,
     "seconds": lambda outcome: outcome.seconds,

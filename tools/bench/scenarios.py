@@ -6,25 +6,14 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from tools.bench.agent import CALLS, OPENERS, WANDER
+from tools.bench.answers import Outcome, Stream
 from tools.bench.servers import Server
-from tools.bench.work import (
-    CYCLE,
-    Outcome,
-    Stream,
-    calls,
-    embed,
-    embed_one,
-    generate,
-    generate_grpc,
-    text,
-    together,
-    unload,
-)
+from tools.bench.work import CYCLE, calls, embed_one, generate, generate_grpc, text, together
 
 Ask = Callable[[Server, str, int], Awaitable[Outcome]]
 
@@ -41,8 +30,10 @@ class Scenario:
     """Which figures of report.FIGURES tell something here."""
     grpc: bool = False
     """Whether it speaks gRPC, so that only servers that do are asked."""
-    raw: bool = False
-    """Whether llama.cpp's bare loop can be asked the same."""
+    raw: int = 0
+    """How many tokens one stream writes, where llama.cpp's bare loop can be asked the same; otherwise 0."""
+    unloads: bool = False
+    """Whether the model is dropped from memory meanwhile, so that only servers that can do it are asked."""
     prepare: Callable[[Server, str], Awaitable[object]] | None = None
     """What is done once to each server before."""
 
@@ -61,14 +52,9 @@ async def grpc_streams(server: Server, model: str, turn: int, *, count: int, tok
     )
 
 
-async def one(server: Server, model: str, turn: int) -> Outcome:
-    """One client streams."""
-    return await streams(server, model, turn, count=1, tokens=_LONG)
-
-
-async def raw_one(path: Path, turn: int) -> Outcome:
-    """Ask llama.cpp's bare loop the same, in a process of its own that has ended afterwards."""
-    command = ["-m", "tools.bench.raw", str(path), "--json", "--tokens", str(_LONG), "--prompt", text(24, 1000 * turn)]
+async def raw_one(path: Path, tokens: int, turn: int) -> Outcome:
+    """Ask llama.cpp's bare loop for one stream, in a process of its own that has ended afterwards."""
+    command = ["-m", "tools.bench.raw", str(path), "--json", "--tokens", str(tokens), "--prompt", text(24, 1000 * turn)]
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
     told, _ = await process.communicate()
     if process.returncode:
@@ -84,8 +70,26 @@ async def fill_cache(server: Server, model: str) -> None:
 
 async def cold(server: Server, model: str, turn: int) -> Outcome:
     """The first token of a model that has to be loaded."""
-    await unload(server, model)
+    await server.unload(model)
     return await together([partial(generate, server, model, text(24, 5_000_000 + turn), 1)])
+
+
+async def prefill(server: Server, model: str, turn: int, *, words: int) -> Outcome:
+    """A prompt that has nothing in common with others is evaluated, and one token is written."""
+    return await together([partial(generate, server, model, text(words, 4_000_000 + turn), 1)])
+
+
+async def chat(server: Server, model: str, turn: int) -> Outcome:
+    """A chat of three turns with a system message, by the model's own template."""
+    messages = [{"role": "system", "content": f"You are a helpful assistant. Talk about this: {text(40, turn)}."}]
+    began = time.perf_counter()
+    answers = []
+    for number, question in enumerate(QUESTIONS):
+        messages.append({"role": "user", "content": question})
+        settings = {"num_predict": 64, "seed": 10 * turn + number, "temperature": 0.8}
+        answers.append(await server.chat(model, messages, settings))
+        messages.append({"role": "assistant", "content": text(40, 10 * turn + number)})
+    return Outcome(time.perf_counter() - began, answers)
 
 
 async def shared_prefix(server: Server, model: str, turn: int) -> Outcome:
@@ -105,7 +109,7 @@ async def resumed(server: Server, model: str, turn: int) -> Outcome:
     """A chat of 2,000 tokens goes on after its model was unloaded. The load itself is not counted."""
     first = text(1900, 9_500_000 + turn)
     await generate(server, model, first, 1)
-    await unload(server, model)
+    await server.unload(model)
     await generate(server, model, text(8, turn), 1)
     return await together([partial(generate, server, model, f"{first} {text(20, turn)}", 1)])
 
@@ -181,7 +185,7 @@ async def single_inputs(server: Server, model: str, turn: int) -> Outcome:
     """Sixteen clients embed eight texts each, one a request."""
 
     async def client(number: int) -> int:
-        return sum([await embed(server, model, [text(24, 10_000 * turn + 8 * number + i)]) for i in range(8)])
+        return sum([await server.embed(model, [text(24, 10_000 * turn + 8 * number + i)]) for i in range(8)])
 
     began = time.perf_counter()
     counts = await asyncio.gather(*(client(number) for number in range(16)))
@@ -192,7 +196,7 @@ async def lists(server: Server, model: str, turn: int) -> Outcome:
     """One client embeds lists of 64 texts."""
     began = time.perf_counter()
     count = sum(
-        [await embed(server, model, [text(24, 100_000 * turn + 64 * i + j) for j in range(64)]) for i in range(2)]
+        [await server.embed(model, [text(24, 100_000 * turn + 64 * i + j) for j in range(64)]) for i in range(2)]
     )
     return Outcome(time.perf_counter() - began, inputs=count)
 
@@ -200,31 +204,57 @@ async def lists(server: Server, model: str, turn: int) -> Outcome:
 async def short_beside_long(server: Server, model: str, turn: int) -> Outcome:
     """A list of long texts is embedded; eight clients come with a short one each. Their wait is what counts."""
     began = time.perf_counter()
-    long = asyncio.ensure_future(embed(server, model, [text(400, 300_000 + 100 * turn + i) for i in range(24)]))
+    long = asyncio.ensure_future(server.embed(model, [text(400, 300_000 + 100 * turn + i) for i in range(24)]))
     await asyncio.sleep(0.2)
     outcome = await together([partial(embed_one, server, model, text(12, 400_000 + 10 * turn + i)) for i in range(8)])
     count = await long
     return Outcome(time.perf_counter() - began, outcome.streams, count + len(outcome.streams))
 
 
+def one(name: str, model: str, tokens: int) -> Scenario:
+    """Return the scenario in which one client streams."""
+    return Scenario(name, model, partial(streams, count=1, tokens=tokens), RATE, raw=tokens)
+
+
 _LONG = 128
+_SHORT = 40
+"""Tokens of models that take a tenth of a second for each."""
 _COPIED = 256
+QUESTIONS = (
+    "Who are you?",
+    "Tell me a short story about a fox and a river.",
+    "Write it again as a list of five sentences.",
+)
 RATE = ("tokens/s", "first", "gap p50", "gap p99")
+PROMPT = ("prompt/s", "first")
 SCENARIOS = (
-    Scenario("cold", "135m", cold, ("first",)),
-    Scenario("one", "135m", one, RATE, raw=True),
-    Scenario("one warm", "135m", one, RATE, raw=True, prepare=fill_cache),
-    Scenario("one Q4_K", "135m-q4", one, RATE, raw=True),
+    Scenario("cold", "135m", cold, ("first",), unloads=True),
+    one("one", "135m", _LONG),
+    replace(one("one warm", "135m", _LONG), prepare=fill_cache),
+    one("one Q4_K", "135m-q4", _LONG),
+    one("one published", "published", _LONG),
+    one("one 1B", "1b", _SHORT),
+    one("one 1B Q4_K", "1b-q4", _SHORT),
+    one("one 3B", "3b", _SHORT),
+    one("one 3B Q4_K", "3b-q4", _SHORT),
     Scenario("eight", "135m", partial(streams, count=8, tokens=_LONG), RATE),
     Scenario("eight Q4_K", "135m-q4", partial(streams, count=8, tokens=_LONG), RATE),
+    Scenario("eight published", "published", partial(streams, count=8, tokens=_LONG), RATE),
+    Scenario("eight 1B Q4_K", "1b-q4", partial(streams, count=8, tokens=_SHORT), RATE),
     Scenario("sixteen", "135m", partial(streams, count=16, tokens=_LONG), RATE),
-    Scenario("shared prefix", "135m", shared_prefix, ("seconds", "first")),
+    Scenario("prefill", "135m", partial(prefill, words=1900), PROMPT),
+    Scenario("prefill Q4_K", "135m-q4", partial(prefill, words=1900), PROMPT),
+    Scenario("prefill published", "published", partial(prefill, words=1500), PROMPT),
+    Scenario("prefill 1B", "1b", partial(prefill, words=400), PROMPT),
+    Scenario("prefill 1B Q4_K", "1b-q4", partial(prefill, words=400), PROMPT),
+    Scenario("shared prefix", "135m", shared_prefix, ("tokens/s", "seconds", "first")),
     Scenario("second turn", "135m", second_turn, ("first",)),
-    Scenario("resumed", "135m", resumed, ("first",)),
+    Scenario("resumed", "135m", resumed, ("first",), unloads=True),
     Scenario("long prompt beside", "135m", long_prompt_beside, (*RATE, "gap p99/p50")),
     Scenario("copying", "copier", copying, ("tokens/s", "decoding/s")),
     Scenario("agent", "agent", agent, ("tokens/s",)),
     Scenario("wander", "agent", wander, ("tokens/s", "decoding/s")),
+    Scenario("chat", "published", chat, ("tokens/s", "first")),
     Scenario("toy one", "toy", partial(streams, count=1, tokens=512), ("tokens/s", "first")),
     Scenario("toy eight", "toy", partial(streams, count=8, tokens=512), ("tokens/s", "first")),
     Scenario("toy eight gRPC", "toy", partial(grpc_streams, count=8, tokens=512), ("tokens/s", "first"), grpc=True),
@@ -234,3 +264,19 @@ SCENARIOS = (
     Scenario("embed lists", "bert", lists, ("inputs/s",)),
     Scenario("embed short beside long", "bert", short_beside_long, ("first", "seconds")),
 )
+PAGE = (
+    *("one", "one Q4_K", "one published", "one 1B", "one 1B Q4_K", "eight", "eight Q4_K", "eight published"),
+    *(
+        "prefill",
+        "prefill Q4_K",
+        "prefill 1B",
+        "prefill 1B Q4_K",
+        "shared prefix",
+        "agent",
+        "wander",
+        "toy one",
+        "toy eight",
+    ),
+    *("embed single", "embed lists"),
+)
+"""The scenarios of the page of results: `--only page`."""

@@ -2,20 +2,24 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import shlex
 import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import aiohttp
 import grpc
+from tools.bench.answers import Stream
+
+from puna.gguf import reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +46,29 @@ class Secrets:
 
 @dataclass(slots=True)
 class Server:
-    """A running server."""
+    """A running server that speaks Ollama's API."""
 
     name: str
     url: str
     grpc: str
     """Address of its gRPC face, empty if it has none."""
     pid: int
+    """Of its process; 0 if somebody else started it."""
     start_seconds: float
-    """From its start to its first answer at /api/version."""
+    """From its start to its first answer."""
     session: aiohttp.ClientSession
     secrets: Secrets | None = None
-    loaded: set[str] = field(default_factory=set)
+    unloads: ClassVar[bool] = True
+    """Whether it can be told to drop a model from memory."""
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes whose memory counts, with their descendants."""
+        return (self.pid,) if self.pid else ()
+
+    def serves(self, _model: str) -> bool:
+        """Tell whether it has the model that a scenario asks for, once it was created."""
+        return True
 
     def channel(self) -> grpc.aio.Channel:
         """Open a channel to its gRPC face."""
@@ -78,10 +93,55 @@ class Server:
             file.seek(0)
             async with self.session.post(f"{self.url}/api/blobs/{digest}", data=file) as answer:
                 answer.raise_for_status()
-        body = {"model": name, "files": {path.name: digest}, "stream": False, "template": "{{ .Prompt }}"}
+        body: dict[str, object] = {"model": name, "files": {path.name: digest}, "stream": False}
+        if not reader.read(path).has("tokenizer.chat_template"):
+            body["template"] = "{{ .Prompt }}"
         async with self.session.post(f"{self.url}/api/create", json=body) as answer:
             if answer.status != 200:
                 raise RuntimeError(f"{self.name}: {await answer.text()}")
+
+    async def unload(self, model: str) -> None:
+        """Have a model leave the memory, and wait until it has."""
+        async with self.session.post(f"{self.url}/api/generate", json={"model": model, "keep_alive": 0}) as answer:
+            answer.raise_for_status()
+        for _ in range(300):
+            async with self.session.get(f"{self.url}/api/ps") as answer:
+                if not (await answer.json())["models"]:
+                    return
+            await asyncio.sleep(0.1)
+        raise RuntimeError(f"{self.name} does not unload {model}")
+
+    async def generate(self, model: str, prompt: str, settings: dict[str, object]) -> Stream:
+        """Stream one answer to a prompt. `settings` are Ollama's options."""
+        body = {"model": model, "prompt": prompt, "raw": True, "options": settings}
+        return await self._stream("/api/generate", body)
+
+    async def chat(self, model: str, messages: Sequence[dict[str, str]], settings: dict[str, object]) -> Stream:
+        """Stream one answer of a chat. Its text is left unread."""
+        return await self._stream("/api/chat", {"model": model, "messages": messages, "options": settings})
+
+    async def _stream(self, path: str, body: dict[str, object]) -> Stream:
+        stream = Stream(time.perf_counter())
+        async with self.session.post(self.url + path, json=body) as answer:
+            if answer.status != 200:
+                raise RuntimeError(f"{self.name}: {await answer.text()}")
+            async for line in answer.content:
+                stream.arrivals.append(time.perf_counter())
+                stream.lines.append(line)
+                if b'"done":true' in line:
+                    counts = json.loads(line)
+                    stream.tokens, stream.prompt_tokens = (
+                        counts.get(name, 0) for name in ("eval_count", "prompt_eval_count")
+                    )
+        return stream
+
+    async def embed(self, model: str, inputs: Sequence[str]) -> int:
+        """Embed texts; return how many vectors came back."""
+        body = {"model": model, "input": list(inputs)}
+        async with self.session.post(f"{self.url}/api/embed", json=body) as answer:
+            if answer.status != 200:
+                raise RuntimeError(f"{self.name}: {await answer.text()}")
+            return len((await answer.json())["embeddings"])
 
 
 def free_port() -> int:
@@ -102,6 +162,36 @@ async def output(*command: str, environment: dict[str, str] | None = None) -> st
     return said.decode()
 
 
+def filled(command: str, environment: dict[str, str], **values: object) -> tuple[list[str], dict[str, str]]:
+    """Return the words of a command with `{names}` replaced, and the environment with the VAR=VALUE in front of it."""
+    words = [word.format_map(values) for word in shlex.split(command)]
+    while words and "=" in words[0]:
+        key, _, value = words.pop(0).partition("=")
+        environment = environment | {key: value}
+    return words, environment
+
+
+@asynccontextmanager
+async def process(
+    words: Sequence[str], environment: dict[str, str], log: Path
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run a program in a session of its own; it ends with the block."""
+    with log.open("ab") as file:
+        started = await asyncio.create_subprocess_exec(
+            *words, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        yield started
+    finally:
+        if started.returncode is None:
+            started.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(started.wait(), 30)
+        except TimeoutError:
+            os.killpg(started.pid, signal.SIGKILL)
+            await started.wait()
+
+
 @asynccontextmanager
 async def running(name: str, command: str, folder: Path, *, secured: bool = False) -> AsyncGenerator[Server]:
     """Run a server. `{port}`, `{grpc}` and `{dir}` in the command are replaced; its own store lies under `folder`.
@@ -111,50 +201,41 @@ async def running(name: str, command: str, folder: Path, *, secured: bool = Fals
     port, grpc = free_port(), free_port()
     store = folder / "models"
     store.mkdir(parents=True)
-    words = [word.format(port=port, grpc=grpc, dir=folder) for word in shlex.split(command)]
     environment = os.environ | {
         "OLLAMA_HOST": f"127.0.0.1:{port}",
         "PUNA_GRPC_HOST": f"127.0.0.1:{grpc}",
         "OLLAMA_MODELS": str(store),
     }
-    while words and "=" in words[0]:
-        key, _, value = words.pop(0).partition("=")
-        environment[key] = value
+    words, environment = filled(command, environment, port=port, grpc=grpc, dir=folder)
     secrets = await Secrets.make(words[0], folder, environment) if secured else None
     url = f"{'https' if secured else 'http'}://127.0.0.1:{port}"
-    began = time.perf_counter()
-    with (folder / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *words, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
     trust = ssl.create_default_context(cafile=secrets.certificate) if secrets else True
     headers = {"Authorization": f"Bearer {secrets.key}"} if secrets else None
+    began = time.perf_counter()
+    async with process(words, environment, folder / "log") as started, client(trust, headers) as session:
+        await answering(session, f"{url}/api/version", started)
+        took = time.perf_counter() - began
+        yield Server(name, url, f"127.0.0.1:{grpc}", started.pid, took, session, secrets)
+
+
+def client(trust: ssl.SSLContext | bool = True, headers: dict[str, str] | None = None) -> aiohttp.ClientSession:
+    """Return a client that opens as many connections as a scenario has streams, and waits long."""
     connector = aiohttp.TCPConnector(limit=0, ssl=trust)
-    timeout = aiohttp.ClientTimeout(600)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
-        try:
-            await _answering(session, url, process)
-            took = time.perf_counter() - began
-            yield Server(name, url, f"127.0.0.1:{grpc}", process.pid, took, session, secrets)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(process.wait(), 30)
-            except TimeoutError:
-                os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(600), headers=headers)
 
 
-async def _answering(session: aiohttp.ClientSession, url: str, process: asyncio.subprocess.Process) -> None:
+async def answering(session: aiohttp.ClientSession, url: str, started: asyncio.subprocess.Process) -> None:
+    """Wait until a server that was just started answers with status 200."""
     for _ in range(6000):
-        if process.returncode is not None:
-            raise RuntimeError(f"the server ended with status {process.returncode}")
+        if started.returncode is not None:
+            raise RuntimeError(f"the server ended with status {started.returncode}")
         try:
-            async with session.get(f"{url}/api/version") as answer:
+            async with session.get(url) as answer:
                 if answer.status == 200:
                     return
         except aiohttp.ClientError:
-            await asyncio.sleep(0.01)
+            pass
+        await asyncio.sleep(0.01)
     raise RuntimeError("the server does not answer")
 
 

@@ -12,10 +12,11 @@ import gguf
 import pytest
 from aiohttp import web
 from tools.bench.agent import CHAIN, OPENERS, WANDER
+from tools.bench.answers import Outcome, Stream
 from tools.bench.report import row
 from tools.bench.scenarios import copying
 from tools.bench.servers import Server
-from tools.bench.work import CYCLE, Outcome, Stream
+from tools.bench.work import CYCLE
 from tools.make_bench_models import Llama, cycle, llama
 
 ROOT = Path(__file__).parents[3]

@@ -1,8 +1,8 @@
 import gguf
 import numpy as np
+from tools.bench.answers import Outcome, Stream
 from tools.bench.memory_limit import bandwidth, bytes_per_token
 from tools.bench.report import shares_of
-from tools.bench.work import Outcome, Stream
 
 
 def model(path, tensors, **integers):
