@@ -3,7 +3,7 @@
 // An element of C is the dot product of a row of A (weights) and a column of B (activations, quantized by quantize.c).
 // A panel of sixteen rows is packed once (panel.h) and multiplied with all columns, up to eight at a time:
 // matmul_q8_0.h does so for Q8_0, Q5_0, Q4_1 and Q5_1, matmul_q4_0.h for Q4_0, IQ4_NL and MXFP4, matmul_k_quants.h for
-// Q2_K to Q6_K and IQ4_XS. Each follows the order of additions of the ggml kernel that would compute the same case, so
+// Q2_K to Q6_K and IQ4_XS, and matmul_many_columns.c in prefill. Each follows the order of additions of the ggml kernel that would compute the same case, so
 // that the bits are ggml's. find_format names that kernel for each case; every other case goes on to ggml.
 //
 // This file divides the work among threads. Threads claim chunks of panels where ggml has reset its counter of chunks,
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "matmul_k_quants.h"
+#include "matmul_many_columns.h"
 #include "matmul_q4_0.h"
 
 enum {
@@ -257,7 +258,7 @@ bool ggml_compute_forward_mul_mat_tiled(const struct ggml_compute_params* params
 
 // Returns memory of this thread, which it keeps for the next products. All threads must agree on the division of work, so
 // a thread without memory cannot give up alone: it aborts.
-static void* thread_scratch(size_t bytes) {
+void* puna_thread_scratch(size_t bytes) {
   static _Thread_local struct {
     size_t bytes;
     void* at;
@@ -271,17 +272,16 @@ static void* thread_scratch(size_t bytes) {
   return buffer.at;
 }
 
-// Returns the panel from row `first` of m.
-KERNEL static struct panel panel_at(const uint8_t* a, size_t bytes, int64_t first, int64_t m) {
-  const int last = m - first >= PANEL_ROWS ? PANEL_ROWS - 1 : (int)(m - first - 1);
-  struct panel panel = {.store_mask = (__mmask16)((2u << last) - 1)};
-  for (int r = 0; r < PANEL_ROWS; r++) panel.row[r] = a + (size_t)(first + (r < last ? r : last)) * bytes;
-  return panel;
-}
-
 struct work {  // how a product is divided: `columns` and `panels_per_chunk` are sizes, the others are numbers
   int64_t columns, passes, panels, panels_per_chunk, chunks_per_pass;
 };
+
+// Without the counter every thread gets one share. With it there are several chunks for each, so that shares even out.
+int64_t puna_panels_per_chunk(int64_t panels, int threads, bool claim) {
+  int64_t count = claim ? panels / (threads * CHUNKS_PER_THREAD) : (panels + threads - 1) / threads;
+  if (claim && count > 2 * CHUNKS_PER_THREAD) count = 2 * CHUNKS_PER_THREAD;
+  return count < 1 ? 1 : count;
+}
 
 // Chooses the columns of a pass and the panels of a chunk.
 static struct work divide_work(int64_t m, int64_t n, int64_t column_bytes, int threads, bool claim) {
@@ -295,11 +295,7 @@ static struct work divide_work(int64_t m, int64_t n, int64_t column_bytes, int t
   if (even < w.columns) w.columns = even;
   w.passes = (n + w.columns - 1) / w.columns;
   w.panels = (m + PANEL_ROWS - 1) / PANEL_ROWS;
-  // Without the counter every thread gets one share. With it there are several chunks for each, so that shares even
-  // out.
-  w.panels_per_chunk = claim ? w.panels / (threads * CHUNKS_PER_THREAD) : (w.panels + threads - 1) / threads;
-  if (claim && w.panels_per_chunk > 2 * CHUNKS_PER_THREAD) w.panels_per_chunk = 2 * CHUNKS_PER_THREAD;
-  if (w.panels_per_chunk < 1) w.panels_per_chunk = 1;
+  w.panels_per_chunk = puna_panels_per_chunk(w.panels, threads, claim);
   w.chunks_per_pass = (w.panels + w.panels_per_chunk - 1) / w.panels_per_chunk;
   return w;
 }
@@ -318,13 +314,18 @@ bool llamafile_sgemm(const struct ggml_compute_params* params, int64_t m, int64_
   // ggml resets the chunk counter right before it passes columns at wdata, and in no other case.
   const bool claim = B == params->wdata;
   const size_t column = (size_t)ldb * f.column_bytes, terms_count = (size_t)k * f.terms_count;
+  if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
+  if (n >= MANY_COLUMNS && puna_takes_many_columns(Atype)) {
+    const struct many_columns product = {Atype, A, B, (size_t)lda * bytes, column, m, n, k, C, ldc};
+    puna_multiply_many_columns(params, &product, claim);
+    return true;
+  }
   const int64_t used = (int64_t)((size_t)k * f.column_bytes +
                                  terms_count * sizeof(struct column_terms));  // bytes of a column and its terms
   const struct work w = divide_work(m, n, used, params->nth, claim);
   uint8_t* packed =
-      thread_scratch((size_t)k * f.packed + (size_t)w.columns * terms_count * sizeof(struct column_terms));
+      puna_thread_scratch((size_t)k * f.packed + (size_t)w.columns * terms_count * sizeof(struct column_terms));
   struct column_terms* terms = (struct column_terms*)(packed + (size_t)k * f.packed);
-  if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
 
   int64_t terms_made_for = -1;
   for (int64_t chunk = params->ith; chunk < w.chunks_per_pass * w.passes;
@@ -374,8 +375,8 @@ KERNEL static void multiply_expert(const struct expert* e, const struct format* 
   const int64_t m = a->ne[1], panels = (m + PANEL_ROWS - 1) / PANEL_ROWS;
   const size_t blocks = a->nb[1] / block_bytes((int)a->type), column = blocks * f->column_bytes;
   const size_t terms_count = blocks * f->terms_count, lines = (column + LINE - 1) / LINE * LINE;
-  uint8_t* packed = thread_scratch(blocks * f->packed + n * (lines + PANEL_ROWS * sizeof(float)) +
-                                   n * terms_count * sizeof(struct column_terms));
+  uint8_t* packed = puna_thread_scratch(blocks * f->packed + n * (lines + PANEL_ROWS * sizeof(float)) +
+                                        n * terms_count * sizeof(struct column_terms));
   uint8_t* b = packed + blocks * f->packed;
   float* c = (float*)(b + n * lines);
   struct column_terms* terms = (struct column_terms*)(c + n * PANEL_ROWS);
