@@ -2,9 +2,12 @@
 
 import argparse
 import asyncio
+import shlex
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,8 +34,8 @@ def arguments() -> argparse.Namespace:
         required=True,
         metavar="NAME=COMMAND",
         help="a server to start; {port}, {grpc}, {dir} are filled in, VAR=VALUE may stand in front. With {model} it "
-        "is a server of one model file that speaks llama-server's API. A URL is a server that already runs. The first "
-        "one's ratios to the others are printed",
+        "is a server of one model file that speaks llama-server's API. A URL is a server that already runs. "
+        "NAME[SCENARIO,...] is asked in these scenarios alone. The first one's ratios to the others are printed",
     )
     parser.add_argument(
         "--secured",
@@ -100,26 +103,38 @@ async def measure(
     return outcomes
 
 
-def able(scenario: Scenario, servers: list[Server]) -> list[Server]:
-    """Return the servers that can be asked for a scenario."""
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A server as the command line names it."""
+
+    command: str
+    scenarios: frozenset[str]
+    """Those in which it is asked; none: all."""
+
+
+def given(told: argparse.Namespace) -> dict[str, Given]:
+    """Return the commands of all servers by their names."""
+    found: dict[str, Given] = {}
+    for each in told.server:
+        name, _, command = each.partition("=")
+        name, _, scenarios = name.removesuffix("]").partition("[")
+        only = frozenset(each.strip() for each in scenarios.split(",") if each.strip())
+        found[name] = Given(command, only)
+        if name in told.ggml:
+            found[f"{name}-ggml"] = Given(f"PUNA_KERNELS=0 {command}", only)
+    return found
+
+
+def able(scenario: Scenario, servers: list[Server], only: Mapping[str, Given]) -> list[Server]:
+    """Return the servers that are to be asked for a scenario, and can be."""
     return [
         server
         for server in servers
-        if server.serves(scenario.model)
+        if scenario.name in (only[server.name].scenarios or (scenario.name,))
+        and server.serves(scenario.model)
         and (server.unloads or not scenario.unloads)
         and (not scenario.grpc or (server.grpc and server.name.startswith("puna")))
     ]
-
-
-def commands(told: argparse.Namespace) -> dict[str, str]:
-    """Return the commands of all servers by their names."""
-    found: dict[str, str] = {}
-    for given in told.server:
-        name, _, command = given.partition("=")
-        found[name] = command
-        if name in told.ggml:
-            found[f"{name}-ggml"] = f"PUNA_KERNELS=0 {command}"
-    return found
 
 
 def entered(name: str, command: str, folder: Path, *, secured: bool) -> AbstractAsyncContextManager[Server]:
@@ -135,13 +150,14 @@ def entered(name: str, command: str, folder: Path, *, secured: bool) -> Abstract
 async def described(server: Server, command: str) -> str:
     """Return what the page says of a server. Puna tells the version of Ollama whose API it has."""
     version = await server.version()
+    # Programs lie elsewhere on other machines.
+    command = " ".join(word if "://" in word else word.rpartition("/")[2] for word in shlex.split(command))
     return f"`{command}`" + (f", which tells version {version}" if version else "")
 
 
-async def report(scenario: Scenario, servers: list[Server], told: argparse.Namespace, results: Results) -> bool:
-    """Measure a scenario, print its rows and add them to the results. Return whether no server failed."""
+async def report(scenario: Scenario, asked: list[Server], told: argparse.Namespace, results: Results) -> bool:
+    """Ask servers for a scenario, print its rows and add them to the results. Return whether no server failed."""
     model = told.models / f"{scenario.model}.gguf"
-    asked = able(scenario, servers)
     outcomes = await measure(scenario, asked, told.rounds, model if told.raw and scenario.raw else None)
     if not outcomes:
         return not asked
@@ -162,6 +178,8 @@ async def main() -> None:
     """Run everything, print the table, and write the page."""
     told = arguments()
     scenarios = chosen(told)
+    names = {each.name for each in scenarios}
+    known = {name: each for name, each in given(told).items() if not each.scenarios or each.scenarios & names}
     machine = Machine.this()
     print(f"{machine.processor}, {machine.cores} cores, {machine.system}")
     print(f"{told.rounds} rounds, medians; ratios with their range")
@@ -171,21 +189,20 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         async with AsyncExitStack() as stack:
             servers = []
-            for name, command in commands(told).items():
-                context = entered(name, command, Path(scratch) / name, secured=name in told.secured)
+            for name, each in known.items():
+                context = entered(name, each.command, Path(scratch) / name, secured=name in told.secured)
                 servers.append(await stack.enter_async_context(context))
             for server in servers:
-                for model in sorted({scenario.model for scenario in scenarios}):
+                for model in sorted({each.model for each in scenarios if able(each, [server], known)}):
                     await server.create(model, told.models / f"{model}.gguf")
-            given = zip(servers, commands(told).values(), strict=True)
-            about = {server.name: await described(server, command) for server, command in given}
+            about = {server.name: await described(server, known[server.name].command) for server in servers}
             if told.raw:
                 about[RAW] = "llama.cpp alone, by `tools.bench.raw`"
             columns = list(about)
             results = Results(machine, told.rounds, about)
             print(f"{'':14}" + "".join(f"{column:>14}" for column in columns))
             print(f"  {'start s':12}" + "".join(f"{server.start_seconds:>14.3f}" for server in servers))
-            whole = [await report(scenario, servers, told, results) for scenario in scenarios]
+            whole = [await report(each, able(each, servers, known), told, results) for each in scenarios]
             print(
                 f"  {'memory MB':12}" + "".join(f"{sum(map(memory, server.pids)) / 1e6:>14.1f}" for server in servers)
             )

@@ -3,13 +3,25 @@
 import json
 import os
 import platform
+import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+VECTORS = {
+    "AMX": "amx_int8",
+    "AVX-512 VNNI": "avx512_vnni",
+    "AVX-512 BF16": "avx512_bf16",
+    "AVX-VNNI": "avx_vnni",
+    "AVX2": "avx2",
+    "dot products": "asimddp",
+    "I8MM": "i8mm",
+    "SVE": "sve",
+}
+"""Names of vector instructions, by the flags of /proc/cpuinfo."""
 LARGE_IS_GOOD = frozenset({"tokens/s", "decoding/s", "of memory", "inputs/s", "requests/s", "prompt/s"})
 """The other figures are better small."""
 
@@ -23,12 +35,21 @@ class Machine:
     system: str
     bandwidth: float = 0.0
     """Bytes a second that its cores read together; 0: not measured."""
+    vectors: str = ""
+    """The widest vector instructions, as far as they matter to the products of matrices."""
 
     @classmethod
     def this(cls) -> Self:
         """Describe this machine."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return cls(_processor(), cores, f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
+        system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+        about = _about()
+        return cls(processor(about), cores, system, vectors=vectors(about))
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder for its results: machines of one kind share it."""
+        return re.sub("[^a-z0-9]+", "-", f"{self.processor} {self.cores} cores".lower()).strip("-")
 
 
 @dataclass(slots=True)
@@ -80,10 +101,23 @@ class Results:
         return cls(machine=machine, figures=figures, **found)
 
 
-def _processor() -> str:
+def processor(about: Mapping[str, str]) -> str:
+    """Return a processor's name. Virtual machines shorten it, so it is completed by family and model."""
+    name = about.get("model name", platform.processor() or platform.machine())
+    return f"{name} (family {about['cpu family']}, model {about['model']})" if "cpu family" in about else name
+
+
+def vectors(about: Mapping[str, str]) -> str:
+    """Return the vector instructions of a processor; empty if it tells none of those known."""
+    flags = (about.get("flags") or about.get("Features") or "").split()
+    return ", ".join(name for name, flag in VECTORS.items() if flag in flags)
+
+
+def _about() -> dict[str, str]:
+    """Return what Linux tells of the first core; nothing elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -46,9 +46,11 @@ def test_servers_are_driven_beside_the_bare_loop(tmp_path):
     assert "  of memory" in told
     assert "none counted" not in told
     assert "embed short beside long" in told
-    page = (tmp_path / "page/README.md").read_text()
-    assert f"| one warm | tokens/s | {puna} | {ggml} | {raw} |" in page
-    assert (tmp_path / "page/throughput.svg").exists()
+    [page] = (tmp_path / "page").glob("*/README.md")
+    assert f"| one warm | tokens/s | {puna} | {ggml} | {raw} |" in page.read_text()
+    assert "- puna: `" in page.read_text()
+    assert str(Path(sys.executable).parent) not in page.read_text()
+    assert (page.parent / "throughput.svg").exists()
 
 
 def test_the_copier_says_its_words_in_turn(tmp_path):

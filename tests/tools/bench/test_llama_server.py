@@ -2,11 +2,12 @@
 
 import shutil
 import sys
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
 import pytest
-from tools.bench.__main__ import able, entered
+from tools.bench.__main__ import Given, able, entered, given
 from tools.bench.answers import Outcome, Stream
 from tools.bench.report import FIGURES
 from tools.bench.scenarios import Scenario, chat, cold, lists, prefill, streams
@@ -52,10 +53,24 @@ async def test_a_server_that_already_runs_is_asked_for_its_own_model_alone(serve
     url = server.processes["135m"].url
     async with entered("far", url, Path("unused"), secured=False) as far:
         assert [stream.tokens for stream in (await streams(far, "135m", 1, count=2, tokens=3)).streams] == [3, 3]
-        asked = partial(streams, count=1, tokens=1)
-        assert able(Scenario("one", "135m", asked, ()), [server, far]) == [server, far]
-        assert able(Scenario("cold", "135m", asked, (), unloads=True), [server, far]) == [server]
-        assert able(Scenario("embed", "bert", asked, ()), [server, far]) == [server]
+        everywhere = {"fake": Given("", frozenset()), "far": Given("", frozenset())}
+        assert able(scenario("135m"), [server, far], everywhere) == [server, far]
+        assert able(scenario("135m", unloads=True), [server, far], everywhere) == [server]
+        assert able(scenario("bert"), [server, far], everywhere) == [server]
+        assert able(scenario("135m"), [server, far], everywhere | {"far": Given("", frozenset({"x"}))}) == [server]
+
+
+def scenario(model, **settings):
+    return Scenario("one", model, partial(streams, count=1, tokens=1), (), **settings)
+
+
+def test_the_command_line_names_servers_and_their_scenarios():
+    told = Namespace(server=["puna=A=b puna serve", "drafts[agent, eight Q4_K]=x {model}"], ggml=["puna"])
+    assert given(told) == {
+        "puna": Given("A=b puna serve", frozenset()),
+        "puna-ggml": Given("PUNA_KERNELS=0 A=b puna serve", frozenset()),
+        "drafts": Given("x {model}", frozenset({"agent", "eight Q4_K"})),
+    }
 
 
 def test_a_prompt_is_measured_up_to_the_first_token():

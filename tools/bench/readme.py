@@ -1,0 +1,46 @@
+"""The paragraph of the project's README that tells what the newest results say.
+
+It stands between two marks, so that only its figures change when the results do.
+"""
+
+import statistics
+import textwrap
+from pathlib import Path
+
+from tools.bench.results import Results
+
+BEGIN, END = "<!-- measured -->\n", "<!-- /measured -->\n"
+_STREAMS = (("one", "for one stream"), ("eight", "for eight"))
+_OWN = "puna"
+
+
+def paragraph(results: Results, link: str) -> str:
+    """Return the paragraph: Puna's ratios to the other servers, and where all results are."""
+    others = [name for name in results.servers if not name.startswith(_OWN)]
+    told = [each for each in (_compared(results, name) for name in others) if each]
+    text = (
+        f"- **It is fast on CPUs.** Tokens per second, {results.machine.cores} cores, all servers side by side with as "
+        f"many threads: {'; '.join(told)}. [All results]({link}), by `python -m tools.bench` "
+        "([how](tools/bench/README.md))."
+    )
+    return textwrap.fill(text, 130, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def _compared(results: Results, other: str) -> str:
+    """Return Puna's ratios to one other server; empty if they were not asked the same."""
+    ratios = []
+    for scenario, words in _STREAMS:
+        for figure in results.figures:
+            pairs = figure.ratios(_OWN, other) if (figure.scenario, figure.name) == (scenario, "tokens/s") else []
+            ratios += [f"{statistics.median(pairs):.2f} times {words}"] if pairs else []
+    return f"{other}'s {' and '.join(ratios)}" if ratios else ""
+
+
+def update(path: Path, results: Results, link: str) -> None:
+    """Write the paragraph anew between its marks in a file."""
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} has no place for the results: lines {BEGIN.strip()} and {END.strip()}")
+    path.write_text(before + begin + paragraph(results, link) + end + after, encoding="utf-8")
