@@ -124,7 +124,8 @@ class Sequence:
     @property
     def decoding(self) -> bool:
         """Whether only the newest sampled token is pending."""
-        return self.generating and self.pending == 1
+        # Without the properties above, since each step asks several times for each sequence.
+        return self._generated > 0 and len(self.tokens) - self.evaluated == 1
 
     @property
     def reusable_length(self) -> int:

@@ -44,6 +44,8 @@ class Slots:
         """Start with empty slots. `disk` keeps what leaves them."""
         self._context, self._disk = context, disk
         self._slots = [Slot(index) for index in range(count)]
+        # Kept beside the slots, since each step asks for it several times. `schedule.plan` relies on its order.
+        self._running: list[Sequence] = []
         self._clock = itertools.count(1)
         self._shared_ends: dict[int, int] = {}
         """By slot: the index up to which other prompts wait for this slot's prefill."""
@@ -51,19 +53,18 @@ class Slots:
     @property
     def running(self) -> list[Sequence]:
         """The sequences that have a slot, in the order in which they were placed."""
-        # A slot's clock is set when a sequence takes it, so this is the order of arrival. `schedule.plan` relies on it.
-        busy = sorted((slot for slot in self._slots if slot.sequence), key=lambda slot: slot.last_used)
-        return [slot.sequence for slot in busy if slot.sequence]
+        # A copy, since the caller may release sequences while it iterates.
+        return self._running.copy()
 
     @property
     def busy(self) -> bool:
         """Whether any sequence has a slot."""
-        return any(slot.sequence for slot in self._slots)
+        return bool(self._running)
 
     @property
     def idle_count(self) -> int:
         """The number of slots without a sequence."""
-        return sum(slot.sequence is None for slot in self._slots)
+        return len(self._slots) - len(self._running)
 
     def token_counts(self) -> tuple[int, int]:
         """Return the tokens of running sequences, and those that earlier ones left. May be called from any thread."""
@@ -198,6 +199,7 @@ class Slots:
         sequence.slot = placement.slot
         sequence.start(placement.slot, self.truncate(sequence, reused))
         slot.sequence, slot.salt, slot.last_used = sequence, salt, next(self._clock)
+        self._running.append(sequence)
         log.debug("slot %d takes %d tokens, %d cached", placement.slot, len(sequence.tokens), sequence.evaluated)
 
     def _restored(self, sequence: Sequence, cached: int) -> RestoredState | None:
@@ -223,6 +225,7 @@ class Slots:
         """Free a sequence's slot, which keeps the tokens for reuse."""
         slot = self._slots[sequence.slot]
         slot.cached_tokens, slot.sequence, slot.last_used = sequence.reusable_tokens, None, next(self._clock)
+        self._running.remove(sequence)
         self._shared_ends.pop(slot.index, None)
         if self._context.supports_partial_removal:
             # After a context shift the cells behind the reusable tokens were computed from tokens that are gone. A
