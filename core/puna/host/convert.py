@@ -202,11 +202,16 @@ def _event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.Sequ
         # protobuf takes None for an empty text, and bytes for text.
         if not isinstance(event.text, str):
             raise TypeError("its text is no str")
-        # Most deltas have no log-probabilities, and every token passes here.
-        delta = wire.TextDelta(text=event.text)
+        # Every token passes here, and setting the fields takes half as long as building a message of messages. Most
+        # deltas have no log-probabilities.
+        out = wire.SequenceEvent(sequence_id=sequence_id)
+        delta = out.text_delta
+        delta.text = event.text
         if event.logprobs:
             delta.logprobs.extend(map(_logprob_to_wire, event.logprobs))
-        return wire.SequenceEvent(sequence_id=sequence_id, text_delta=delta)
+        elif not event.text:
+            delta.SetInParent()
+        return out
     if isinstance(event, contract.ChatDelta):
         chat = wire.ChatDelta(
             content=event.content,

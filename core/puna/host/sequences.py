@@ -1,14 +1,19 @@
 """The sequences of one Run stream.
 
 Theory. Each sequence is a task that iterates over the plugin's generator. One decoding step of a batching engine feeds
-many sequences at once; their tasks then run within the same turn of the event loop. The first event of a turn wakes the
-sender, which runs in the next turn and sends all of them in one message. A cancel is not confirmed: the events of a
-cancelled sequence that are not sent yet are dropped, and a cancel for a sequence that has ended is ignored.
+many sequences at once; their tasks then run within the same turn of the event loop. The first event of a turn schedules
+a call in the next turn, which sends all of them in one message. A cancel is not confirmed: the events of a cancelled
+sequence that are not sent yet are dropped, and a cancel for a sequence that has ended is ignored.
+
+A turn of the loop costs as much as the rest of a token's way. A sequence whose generator waits for its next event gives
+way to the others by itself. One that has its next event at once goes on within the turn for TURN_SECONDS at most.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
+from typing import Final
 
 from puna.backend import Finish
 from puna.backend.metadata import enter_request
@@ -19,9 +24,12 @@ from puna.host.models import Models
 from puna.host.plugin_call import Work
 from puna.host.report import report_error
 
+TURN_SECONDS: Final = 0.0005
+"""How long a sequence may yield events without a turn of the event loop: that of several accepted draft tokens."""
+
 
 class Sequences:
-    """Starts and cancels sequences as the core requests, and yields their events."""
+    """Starts and cancels sequences as the core requests, and sends their events."""
 
     def __init__(self, models: Models, work: Work | None = None) -> None:
         """`models` and `work` are those of the host, which its other streams and calls share."""
@@ -31,27 +39,53 @@ class Sequences:
         # A plugin may raise CancelledError of its own, so only this set tells what the core has cancelled.
         self._cancelled: set[int] = set()
         self._ready: list[wire.SequenceEvent] = []
-        self._sleeping: asyncio.Future[None] | None = None
-        """The sender, while it has nothing to send."""
+        self._turn = 0
+        """Number of turns of the loop that were asked for so far."""
+        self._scheduled = False
+        """Whether `_look` is about to be called."""
+        self._loop = asyncio.get_running_loop()
+        self._on_ready: Callable[[], object] = lambda: None
+        self._finished: asyncio.Future[None] = self._loop.create_future()
+        """Done when the requests and all sequences have ended, or sending has failed."""
         self._reading: asyncio.Task[None] | None = None
 
-    async def run(self, requests: AsyncIterable[wire.RunRequest]) -> AsyncGenerator[wire.RunResponse]:
-        """Follow the requests until they and all sequences have ended, yielding the events of each turn of the loop.
+    async def run(self, requests: AsyncIterable[wire.RunRequest], send: Callable[[wire.RunResponse], None]) -> None:
+        """Follow the requests until they and all sequences have ended. `send` gets the events of each turn of the loop.
 
-        Closing the generator cancels every sequence.
+        Cancelling it cancels every sequence and waits for their ends.
         """
+        await self._follow(requests, lambda: send(self._taken()))
+
+    async def responses(self, requests: AsyncIterable[wire.RunRequest]) -> AsyncGenerator[wire.RunResponse]:
+        """Do what `run` does, and yield the events. Those that become ready while the reader is busy come together.
+
+        Closing the generator cancels every sequence and waits for their ends.
+        """
+        news = asyncio.Event()
+        following = asyncio.create_task(self._follow(requests, news.set))
+        following.add_done_callback(retrieve_exception)
+        following.add_done_callback(lambda _: news.set())
+        try:
+            while self._ready or not following.done():
+                await news.wait()
+                news.clear()
+                if self._ready:
+                    yield self._taken()
+            following.result()
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+
+    def _taken(self) -> wire.RunResponse:
+        events, self._ready = self._ready, []
+        return wire.RunResponse(events=events)
+
+    async def _follow(self, requests: AsyncIterable[wire.RunRequest], on_ready: Callable[[], object]) -> None:
+        self._on_ready = on_ready
         self._reading = asyncio.create_task(self._read(requests))
         self._reading.add_done_callback(retrieve_exception)
         try:
-            # The stream ends only after all events are sent, also those of sequences that end after the core has closed
-            # its side.
-            while not (self._reading.done() and not self._running and not self._ready):
-                if self._ready:
-                    events, self._ready = self._ready, []
-                    yield wire.RunResponse(events=events)
-                else:
-                    self._sleeping = asyncio.get_running_loop().create_future()
-                    await self._sleeping
+            await self._finished
             # Raises what broke the stream of requests.
             self._reading.result()
         finally:
@@ -92,6 +126,7 @@ class Sequences:
 
     async def _generate(self, sequence_id: int, start: wire.StartSequence, work: int) -> None:
         finished = False
+        turn, since = -1, 0.0
         enter_request(start.metadata)
         try:
             with self._models.use(start.model_id) as model:
@@ -100,6 +135,12 @@ class Sequences:
                     raise TypeError(f"generate must be an async generator, and it returned a {type(events).__name__}")
                 async with aclosing(events):
                     async for event in events:
+                        if turn != self._turn:
+                            turn, since = self._turn, time.monotonic()
+                        elif time.monotonic() - since > TURN_SECONDS:
+                            # A generator that never waits must not block the other sequences or the cancel.
+                            await asyncio.sleep(0)
+                            turn = -1
                         # A plugin may catch the CancelledError and go on.
                         if sequence_id in self._cancelled:
                             return
@@ -108,8 +149,6 @@ class Sequences:
                         if isinstance(event, Finish):
                             finished = True
                             return
-                        # A generator that never waits must not block the other sequences or the cancel.
-                        await asyncio.sleep(0)
             raise RuntimeError("the backend's generator ended without a Finish")
         # A plugin may raise anything, KeyboardInterrupt and CancelledError too; the error ends this sequence alone.
         except BaseException as error:
@@ -127,10 +166,25 @@ class Sequences:
         self._wake()
 
     def _wake(self) -> None:
-        """Have the sender look for events and ends in the next turn of the loop."""
-        sleeping, self._sleeping = self._sleeping, None
-        if sleeping is not None and not sleeping.done():
-            sleeping.set_result(None)
+        """Have events and ends looked for in the next turn of the loop."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        self._scheduled = False
+        self._turn += 1
+        try:
+            if self._ready:
+                self._on_ready()
+        # Nothing else would see an exception of this callback.
+        except Exception as error:
+            if not self._finished.done():
+                self._finished.set_exception(error)
+        # The stream ends only after all events are sent, also those of sequences that end after the core has closed its
+        # side.
+        if self._reading is not None and self._reading.done() and not self._running and not self._finished.done():
+            self._finished.set_result(None)
 
     async def _end(self) -> None:
         tasks = list(self._running.values())

@@ -175,7 +175,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         if not self.models:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded")
         sequences = Sequences(self.models, self.work)
-        async with aclosing(sequences.run(request_iterator)) as responses:
+        async with aclosing(sequences.responses(request_iterator)) as responses:
             async for response in responses:
                 await context.write(response)
 

@@ -9,7 +9,7 @@ import asyncio
 import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 from puna.backend.v1 import backend_pb2 as wire
@@ -56,6 +56,11 @@ class Frames(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on the complete messages and keep the rest."""
+        # Almost always the data is one whole message, which is copied once.
+        size = len(data) - LENGTH_BYTES
+        if not self._rest and size == int.from_bytes(data[:LENGTH_BYTES], "little") and size <= self._max_message_bytes:
+            self._take(data[LENGTH_BYTES:])
+            return
         self._rest += data
         start = 0
         while len(self._rest) >= (begin := start + LENGTH_BYTES):
@@ -143,9 +148,9 @@ async def _run(host: Host, requests: asyncio.Queue[wire.RunRequest], frames: Fra
     try:
         # The core connects after the load. An earlier connection is closed at once.
         if host.models:
-            async with aclosing(Sequences(host.models, host.work).run(each())) as responses:
-                async for response in responses:
-                    frames.send(response.SerializeToString())
+            await Sequences(host.models, host.work).run(
+                each(), lambda response: frames.send(response.SerializeToString())
+            )
     finally:
         frames.close()
 
