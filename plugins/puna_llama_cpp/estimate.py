@@ -7,9 +7,11 @@ from pathlib import Path
 
 from puna.backend import DeviceMemory, MemoryEstimate, ModelSpec
 from puna_llama_cpp.binding import memory_breakdown
-from puna_llama_cpp.binding.context import Context
+from puna_llama_cpp.binding.context import Context, ContextOptions
+from puna_llama_cpp.binding.memory_breakdown import DeviceBytes
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
+from puna_llama_cpp.draft_loading import open_draft
 from puna_llama_cpp.loading import planned_context
 from puna_llama_cpp.vision.projector import memory_by_device
 
@@ -40,16 +42,16 @@ class MemoryEstimator:
             options, lazy = stack.enter_context(planned_context(opened.weights, spec))
             context = Context(opened.weights, options)
             stack.callback(context.close)
-            found = memory_breakdown.by_device(context.pointer)
-            # The buffer for logits is in none of llama.cpp's own sums.
-            main = found.setdefault("", memory_breakdown.DeviceBytes())
-            main.compute += captured_log().output_bytes()
+            found = _memory(context)
+            if context.supports_partial_removal:
+                _add_draft(found, spec, opened.weights, options, lazy=lazy)
+        main = found[""]
         slots = options.sequences
         # As in the facts of a loaded model: slots that take memory only once they are used count only if asked for.
         deferred = slots - 1 if lazy and not spec.parallel else 0
         main.weights += opened.adapters
         for device, size in opened.projector.items():
-            found.setdefault(device, memory_breakdown.DeviceBytes()).weights += size
+            found.setdefault(device, DeviceBytes()).weights += size
         return MemoryEstimate(
             context_length=options.length,
             parallel=slots,
@@ -86,6 +88,31 @@ class MemoryEstimator:
             adapters = sum(Path(each).stat().st_size for each in spec.adapter_paths)
             self._opened = _Opened(spec, weights, projector, adapters)
         return self._opened
+
+
+def _memory(context: Context) -> dict[str, DeviceBytes]:
+    """Return the memory of a context that was just created, and of its model, by device."""
+    found = memory_breakdown.by_device(context.pointer)
+    # The buffer for logits is in none of llama.cpp's own sums.
+    found.setdefault("", DeviceBytes()).compute += captured_log().output_bytes()
+    return found
+
+
+def _add_draft(
+    found: dict[str, DeviceBytes], spec: ModelSpec, weights: Weights, options: ContextOptions, *, lazy: bool
+) -> None:
+    """Add the memory of the draft model, if there is one that can be used."""
+    draft = open_draft(spec, weights, options, lambda: False, lazy=lazy, allocate=False)
+    if draft is None:
+        return
+    try:
+        for device, sizes in _memory(draft.context).items():
+            main = found.setdefault(device, DeviceBytes())
+            main.weights += sizes.weights
+            main.cache += sizes.cache
+            main.compute += sizes.compute
+    finally:
+        draft.close()
 
 
 def _own_bytes() -> int:

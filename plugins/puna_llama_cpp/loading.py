@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
@@ -15,7 +15,9 @@ from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 from puna_llama_cpp.binding.machine import threads_for
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
+from puna_llama_cpp.draft_loading import OpenedDraft, open_draft
 from puna_llama_cpp.embeddings.model import EmbeddingModel
+from puna_llama_cpp.generation.draft_model import DraftModel
 from puna_llama_cpp.generation.speculation import Speculator
 from puna_llama_cpp.kv_store.cache import DEFAULT_MAX_BYTES, DiskCache, DiskCacheOptions
 from puna_llama_cpp.kv_store.fingerprint import ModelIdentity
@@ -63,6 +65,8 @@ class LoadedParts:
 
     def close(self) -> None:
         """Free a model that was not started."""
+        if self.speculator:
+            self.speculator.close()
         self.context.close()
         if self.projector:
             self.projector.close()
@@ -85,14 +89,14 @@ def open_model(spec: ModelSpec, report: Callable[[float], None], is_cancelled: C
         if spec.projector_paths and not weights.embeds_only:
             projector = Projector(weights, spec, _threads(weights, spec))
             stack.callback(projector.close)
-        opened = _with_context(weights, spec, projector)
+        opened = _with_context(weights, spec, projector, is_cancelled)
         # From here on LoadedParts owns what the stack would have closed.
         stack.pop_all()
     return opened
 
 
 def _threads(weights: Weights, spec: ModelSpec) -> int:
-    return spec.threads or threads_for(int(lib.llama_model_size(weights.pointer)))
+    return spec.threads or threads_for(weights.size_bytes)
 
 
 @contextmanager
@@ -128,13 +132,24 @@ def planned_context(weights: Weights, spec: ModelSpec) -> Iterator[tuple[Context
         yield options, lazy
 
 
-def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None) -> LoadedParts:
-    with planned_context(weights, spec) as (options, lazy):
-        context = Context(weights, options)
-    slots = options.sequences
-    # Lazy slots beyond the first take memory only once they are used. They count only if a setting asked for them.
-    counted_slots = 1 if lazy and not spec.parallel else slots
-    facts = _facts(weights, context, projector, options, counted_slots)
+def _with_context(
+    weights: Weights, spec: ModelSpec, projector: Projector | None, is_cancelled: Callable[[], bool]
+) -> LoadedParts:
+    with ExitStack() as stack:
+        with planned_context(weights, spec) as (options, lazy):
+            context = Context(weights, options)
+        stack.callback(context.close)
+        slots = options.sequences
+        # Lazy slots beyond the first take memory only once they are used. They count only if a setting asked for them.
+        counted_slots = 1 if lazy and not spec.parallel else slots
+        facts = _facts(weights, context, projector, options, counted_slots)
+        draft = None
+        if context.supports_partial_removal:
+            draft = open_draft(spec, weights, options, is_cancelled, lazy=lazy)
+        if draft is not None:
+            size, on_gpus = _logged_bytes(options, counted_slots)
+            facts = replace(facts, size_bytes=facts.size_bytes + size, vram_bytes=facts.vram_bytes + on_gpus)
+        stack.pop_all()
     identity = _identity(weights, context, spec, options)
     disk = _disk_options(spec.backend_options)
     return LoadedParts(
@@ -144,7 +159,7 @@ def _with_context(weights: Weights, spec: ModelSpec, projector: Projector | None
         options.max_sequences,
         projector,
         spec.constraint_limits,
-        _speculator(spec, weights, context),
+        _speculator(spec, weights, context, draft),
         identity,
         disk,
     )
@@ -175,12 +190,13 @@ def _disk_options(given: Mapping[str, object]) -> DiskCacheOptions | None:
     return DiskCacheOptions(Path(folder), most if isinstance(most, int) else DEFAULT_MAX_BYTES, secret)
 
 
-def _speculator(spec: ModelSpec, weights: Weights, context: Context) -> Speculator | None:
+def _speculator(spec: ModelSpec, weights: Weights, context: Context, draft: OpenedDraft | None) -> Speculator | None:
     """Return what drafts tokens; None if an option forbids it, or where rejected tokens cannot be removed again."""
     if not context.supports_partial_removal or not spec.backend_options.get("speculative_decoding", True):
         return None
     history = int(str(spec.backend_options.get("draft_history_tokens", _DRAFT_HISTORY_TOKENS)))
-    return Speculator(history, weights.vocabulary.tokenize_continuation)
+    model = DraftModel(draft.weights, draft.context, spec.draft_tokens, weights) if draft is not None else None
+    return Speculator(history, weights.vocabulary.tokenize_continuation, model)
 
 
 def _facts(
@@ -189,18 +205,14 @@ def _facts(
     """Return the properties that the core asks about. `counted_slots`: the slots whose caches count as memory."""
     vocabulary = weights.vocabulary
     generates, parallel = not weights.embeds_only, options.sequences
-    # Where llama.cpp's buffers are, and how large, stands only in its log.
-    size, on_gpus = captured_log().buffer_bytes()
-    if generates:
-        # llama.cpp logs the whole cache as allocated, although unused slots of a lazy one take no memory.
-        size -= captured_log().cache_bytes() * (parallel - counted_slots) // parallel
+    size, on_gpus = _logged_bytes(options, counted_slots)
     ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK  # a ranking model gives a score and no vector
     # An embedding model keeps nothing between two texts. A recurrent state has no room that could be counted in tokens.
     cached = generates and context.has_memory and not lib.llama_model_is_recurrent(weights.pointer)
     return ModelFacts(
         context_length=options.length,
         parallel=parallel,
-        size_bytes=(size or int(lib.llama_model_size(weights.pointer))) + (projector.size_bytes if projector else 0),
+        size_bytes=(size or weights.size_bytes) + (projector.size_bytes if projector else 0),
         vram_bytes=on_gpus,
         kv_cache_tokens=context.length * parallel if cached else 0,
         kv_cache_type=(options.kv_cache_type or "f16") if cached else "",
@@ -215,6 +227,16 @@ def _facts(
         generates=generates,
         vision=projector is not None and projector.vision,
     )
+
+
+def _logged_bytes(options: ContextOptions, counted_slots: int) -> tuple[int, int]:
+    """Return the memory of the model and the context that were opened last, and its part on GPUs."""
+    # Where llama.cpp's buffers are, and how large, stands only in its log.
+    size, on_gpus = captured_log().buffer_bytes()
+    if not options.embeddings:
+        # llama.cpp logs the whole cache as allocated, although unused slots of a lazy one take no memory.
+        size -= captured_log().cache_bytes() * (options.sequences - counted_slots) // options.sequences
+    return size, on_gpus
 
 
 def _rounded_up(length: int) -> int:

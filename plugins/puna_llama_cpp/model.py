@@ -94,7 +94,7 @@ class GenerativeModel(LlamaModel):
         speculator: Speculator | None,
         disk: DiskCache | None = None,
     ) -> None:
-        """Take ownership of the projector too, and start the engine.
+        """Take ownership of the projector and the speculator too, and start the engine.
 
         Without a speculator, no token is drafted. `disk` keeps the KV cache on disk.
         """
@@ -102,7 +102,7 @@ class GenerativeModel(LlamaModel):
         self._projector = projector
         self._encoder_pool = ThreadPoolExecutor(_ENCODER_THREADS, "look")
         self._constraints = ConstraintClient(self._vocabulary, constraints)
-        self._disk = disk
+        self._disk, self._speculator = disk, speculator
         self._saving: asyncio.TimerHandle | None = None
         """The next saving of what the slots hold."""
         self._engine = Engine(context, self._vocabulary, facts.parallel, speculator, disk)
@@ -201,6 +201,8 @@ class GenerativeModel(LlamaModel):
         # Encoders use the projector and the engine uses the context, so both end before what they use is freed.
         self._encoder_pool.shutdown(cancel_futures=True)
         self._engine.close()
+        if self._speculator is not None:
+            self._speculator.close()
         self._constraints.close()
         if self._projector:
             self._projector.close()

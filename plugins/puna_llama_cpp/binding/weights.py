@@ -111,6 +111,11 @@ class Weights:
             room = length + 1
 
     @property
+    def size_bytes(self) -> int:
+        """The bytes of all tensors in the file."""
+        return int(lib.llama_model_size(self.pointer))
+
+    @property
     def cache_bytes_per_token(self) -> int:
         """The bytes of one token in an f16 KV cache, by the file's metadata.
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from puna_ggml_kernels.loader import SHORTEST_PREFILL, TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.batch import Batch
 from puna_llama_cpp.binding.context import Context
+from puna_llama_cpp.generation.draft_model import Asked
+from puna_llama_cpp.generation.draft_policy import NO_DRAFT, Draft
 from puna_llama_cpp.generation.prefix_cache import MAX_PADDING_GAP
 from puna_llama_cpp.generation.schedule import BatchShare
 from puna_llama_cpp.generation.sequence import Sequence
 from puna_llama_cpp.generation.slots import Slots
-from puna_llama_cpp.generation.speculation import NO_DRAFT, Draft, Speculator
+from puna_llama_cpp.generation.speculation import Speculator
 
 _PADDING_TOKEN = 0
 _MAX_DRAFTING_SEQUENCES = 4
@@ -61,6 +63,9 @@ class TokenBatch:
     invariant_sequences: int
     """The number of sequences if tokens may be drafted in such steps, and no row may depend on whether they are."""
 
+    model_seconds: float = 0.0
+    """How long the draft model took."""
+
     @property
     def drafted(self) -> int:
         """The number of draft tokens."""
@@ -85,13 +90,15 @@ class BatchBuilder:
         # Padding only saves time, so it never takes the place of scheduled tokens.
         if tokens + len(padding) > self._context.batch_size:
             padding = {}
+        drafts = self._drafts(shares, decoding, draft_limit)
+        model = self._speculator.model if drafts and self._speculator is not None else None
         self._batch.clear()
         entries = []
         for slot in sorted((*by_slot, *padding)):
             if slot in padding:
                 self._batch.add(slot, padding[slot], [_PADDING_TOKEN], output=False)
             else:
-                entries.append(self._add(by_slot[slot], decoding, draft_limit))
+                entries.append(self._add(by_slot[slot], drafts.get(slot, NO_DRAFT)))
         return TokenBatch(
             self._batch,
             entries,
@@ -100,6 +107,7 @@ class BatchBuilder:
             tokens - decoding,
             self._tiled_from(shares, decoding),
             decoding if draft_limit else 0,
+            model.seconds if model is not None else 0.0,
         )
 
     def _draft_limit(self, decoding: int) -> int:
@@ -112,16 +120,35 @@ class BatchBuilder:
         rows = min(rows, self._context.batch_size - MAX_PADDING_GAP * decoding)
         return max(rows // decoding - 1, 0)
 
-    def _add(self, share: BatchShare[Sequence], decoding: int, draft_limit: int) -> BatchEntry:
+    def _drafts(self, shares: list[BatchShare[Sequence]], decoding: int, draft_limit: int) -> dict[int, Draft]:
+        """Return the draft tokens of each slot."""
+        speculator = self._speculator
+        if speculator is None or not draft_limit:
+            return {}
+        drafts, asked = {}, []
+        for share in shares:
+            sequence, request = share.key, share.key.request
+            # The draft and the token sampled after it must fit into the context, and into what may be generated.
+            room = self._context.length - sequence.evaluated - 2
+            limit = min(draft_limit, room, request.max_tokens - sequence.generated - 1)
+            if limit < 1:
+                continue
+            forced = sequence.matcher.forced_text(_FORCED_TEXT_SECONDS) if sequence.matcher else b""
+            draft = speculator.draft(sequence.ngrams, request.cache_salt, decoding, limit, forced)
+            drafts[sequence.slot] = draft
+            if speculator.model is not None:
+                # A draft model does not see images.
+                text = [token for token in sequence.tokens if token >= 0] if sequence.images else sequence.tokens
+                learned = speculator.learned(request.cache_salt)
+                asked.append(Asked(sequence.slot, text, sequence.ngrams, limit, learned, draft))
+        if asked and speculator.model is not None:
+            drafts |= speculator.model.draft(asked, decoding, speculator.costs)
+        return drafts
+
+    def _add(self, share: BatchShare[Sequence], draft: Draft) -> BatchEntry:
         sequence = share.key
         start = sequence.evaluated
         tokens = sequence.tokens[start : start + share.count]
-        draft = NO_DRAFT
-        # The draft and the token sampled after it must fit into the context, and into what may be generated.
-        limit = min(draft_limit, self._context.length - start - 2, sequence.request.max_tokens - sequence.generated - 1)
-        if self._speculator is not None and limit > 0:
-            forced = sequence.matcher.forced_text(_FORCED_TEXT_SECONDS) if sequence.matcher else b""
-            draft = self._speculator.draft(sequence.ngrams, sequence.request.cache_salt, decoding, limit, forced)
         position = sequence.images.position(start)
         last = self._batch.add(
             sequence.slot,

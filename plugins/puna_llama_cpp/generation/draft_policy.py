@@ -8,12 +8,17 @@ token with some probability. Drafting one more token pays if it raises the token
 The unit of duration is a step without drafts. What a draft token adds to it is measured on the running machine: next to
 nothing on a GPU, a quarter of a step on two cores. The probability that the first n draft tokens are all accepted is
 the product of acceptance rates. Each is the measured share of accepted tokens among drafts of the same kind: where they
-came from, and how long the text in front of them was the same. So text that does not repeat itself soon costs nothing
-but a probe now and then.
+came from, and how long the text in front of them was the same, or how sure the draft model was. So text that does not
+repeat itself soon costs nothing but a probe now and then.
+
+Rates are learned, and while they are learned they can be wrong. `Account` bounds what that costs. Every token earns a
+hundredth of a step, every accepted draft token what it saves, and a draft may cost no more than there is. So however
+few drafts are accepted, n tokens take at most n / 100 + 2 steps longer than without drafts.
 """
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
 _ROW_SHARE: Final = 0.25
@@ -48,6 +53,20 @@ HISTORY: Final = len(MATCH_LENGTHS)
 FORCED: Final = 2 * len(MATCH_LENGTHS)
 """The rate of text that a constraint forces. The model may divide it into tokens in another way."""
 _FORCED_RATE: Final = 0.9
+MODEL: Final = FORCED + 1
+"""Rates from this index on, one for each of CONFIDENCES: tokens that a draft model proposed."""
+CONFIDENCES: Final = (0.0, 0.3, 0.5, 0.7, 0.85, 0.95)
+"""Bounds of the classes into which a draft model's tokens are divided by the probability that it gives them."""
+_CONFIDENCE_RATES: Final = (0.2, 0.4, 0.6, 0.75, 0.85, 0.95)
+MODEL_PASS: Final = MODEL + len(CONFIDENCES)
+"""The rate of all tokens that a draft model computed, including those that it was too unsure of to propose."""
+_MODEL_PASS_RATE: Final = 0.7
+_ADVANCE_STEPS: Final = 2.0
+"""What drafts may cost before any was accepted, in steps."""
+_EARNED_STEPS: Final = 0.01
+"""What each token adds to that."""
+_MOST_STEPS: Final = 8.0
+"""The most that an account holds: the cost of a long draft. Text that ceases to repeat itself can cost this once."""
 
 
 class StepCosts:
@@ -67,16 +86,21 @@ class StepCosts:
         if not drafted:
             self._steps.setdefault(decoding, deque(maxlen=_COMPARED_STEPS)).append(seconds)
         elif decoding in self._steps:
-            step = _median(self._steps[decoding])
+            step = self.step_seconds(decoding)
             self._row_shares.append((self._count, max((seconds / step - 1) / drafted, _LEAST_ROW_SHARE)))
+
+    def step_seconds(self, decoding: int) -> float:
+        """Return the duration of a step without drafts for this many sequences; 0: none was measured yet."""
+        return median(self._steps[decoding]) if decoding in self._steps else 0.0
 
     def row_share(self) -> float:
         """Return how much a draft token lengthens a step, as a share of a step without drafts."""
         recent = [share for when, share in self._row_shares if self._count - when <= _MAX_AGE_STEPS]
-        return _median([*recent, *[_ROW_SHARE] * _PRIOR_STEPS])
+        return median([*recent, *[_ROW_SHARE] * _PRIOR_STEPS])
 
 
-def _median(values: Iterable[float]) -> float:
+def median(values: Iterable[float]) -> float:
+    """Return the upper median."""
     # Durations on a busy machine have outliers that no average forgets soon.
     ordered = sorted(values)
     return ordered[len(ordered) // 2]
@@ -87,7 +111,7 @@ class AcceptanceRates:
 
     def __init__(self) -> None:
         """Start with assumed rates."""
-        self._rates = [*_INITIAL_RATES, *_INITIAL_RATES, _FORCED_RATE]
+        self._rates = [*_INITIAL_RATES, *_INITIAL_RATES, _FORCED_RATE, *_CONFIDENCE_RATES, _MODEL_PASS_RATE]
         self._weights = [float(_PRIOR_WEIGHT)] * len(self._rates)
         self._declined = [0] * len(self._rates)
 
@@ -104,3 +128,44 @@ class AcceptanceRates:
         """Note a draft that does not pay. Return whether one token of it is drafted nevertheless."""
         self._declined[kind] = (self._declined[kind] + 1) % _PROBE_INTERVAL
         return not self._declined[kind]
+
+
+class Account:
+    """Bounds the total cost of drafts. All amounts are in steps."""
+
+    def __init__(self) -> None:
+        """Start with an advance, without which nothing could be learned."""
+        self.steps = _ADVANCE_STEPS
+
+    def earn(self, tokens: float) -> None:
+        """Add what so many tokens earn, whether they were drafted or not."""
+        self.add(tokens * _EARNED_STEPS)
+
+    def add(self, steps: float) -> None:
+        """Add what a draft saved, less what it cost."""
+        self.steps = min(self.steps + steps, _MOST_STEPS)
+
+
+@dataclass(slots=True)
+class Learned:
+    """What is known of the drafts for the requests of one cache salt."""
+
+    rates: AcceptanceRates = field(default_factory=AcceptanceRates)
+    account: Account = field(default_factory=Account)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Draft tokens, and for each the kind of draft by which its acceptance is counted."""
+
+    tokens: list[int]
+    kinds: list[int]
+    cost: float = 0.0
+    """What its evaluation adds to the step, in steps."""
+    worth: float = 0.0
+    """What an accepted token saves, in steps: 1 for a single sequence."""
+    gain: float = 0.0
+    """What the draft is expected to save, less its cost."""
+
+
+NO_DRAFT: Final = Draft([], [])

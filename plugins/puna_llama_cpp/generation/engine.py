@@ -279,7 +279,8 @@ class Engine:
         self._run(step.entries, decode)
         if only_decoding and self._speculator is not None:
             # With all that a step takes beside the decoding, which is most of it for a very small model.
-            self._speculator.costs.observe(step.decoding, step.drafted, time.perf_counter() - step_began)
+            seconds = time.perf_counter() - step_began - step.model_seconds
+            self._speculator.costs.observe(step.decoding, step.drafted, seconds)
 
     def _work_items(self) -> list[schedule.WorkItem[Sequence]]:
         """Return the tokens that can be evaluated now, for each sequence that takes part in this step."""

@@ -1,4 +1,4 @@
-"""Speculative decoding without a draft model: draft tokens from earlier text.
+"""Speculative decoding: draft tokens from earlier text, and from a draft model if there is one.
 
 Texts that quote, edit or extract repeat long stretches of their prompt, and agents repeat their own answers. So the
 tokens that followed the last few tokens when those occurred before are likely to follow them again. The engine
@@ -11,7 +11,8 @@ Two texts are searched: that of the sequence itself, prompt and answer, and the 
 cache salt (`answer_history`). Of all places at which the last tokens occurred before, those count where the most tokens
 in front agree. They vote on each draft token, and the places that voted for another token drop out. Where a constraint
 leaves no choice of text, as in the names of a schema's properties, that text is drafted: the model still chooses its
-tokens, so the answer is the same. `draft_policy` decides how far a draft goes.
+tokens, so the answer is the same. `draft_policy` decides how far a draft goes. Where a draft model promises to save
+more (`draft_model`), its tokens are taken instead.
 """
 
 from collections import OrderedDict
@@ -21,7 +22,19 @@ from functools import lru_cache
 from typing import Final
 
 from puna_llama_cpp.generation.answer_history import AnswerHistory
-from puna_llama_cpp.generation.draft_policy import FORCED, HISTORY, MATCH_LENGTHS, OWN_TEXT, AcceptanceRates, StepCosts
+from puna_llama_cpp.generation.draft_model import DraftModel
+from puna_llama_cpp.generation.draft_policy import (
+    FORCED,
+    HISTORY,
+    MATCH_LENGTHS,
+    MODEL,
+    MODEL_PASS,
+    NO_DRAFT,
+    OWN_TEXT,
+    Draft,
+    Learned,
+    StepCosts,
+)
 from puna_llama_cpp.generation.ngram_index import NGRAM, NgramIndex
 
 _OWN_PLACES: Final = 4
@@ -33,23 +46,12 @@ _CONTEXT_TOKENS: Final = 32
 _FORCED_TEXTS: Final = 1024
 """Texts forced by constraints whose tokens are kept."""
 _SALTS: Final = 256
-"""Cache salts whose acceptance rates are kept."""
+"""Cache salts of which is kept what was learned."""
 _CLASSES: Final = [
     max(number for number, length in enumerate(MATCH_LENGTHS) if length <= max(matched, NGRAM))
     for matched in range(MATCH_LENGTHS[-1] + 1)
 ]
 """For a number of equal tokens, the index of its class in MATCH_LENGTHS."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """Draft tokens, and for each the kind of draft by which its acceptance is counted."""
-
-    tokens: list[int]
-    kinds: list[int]
-
-
-NO_DRAFT: Final = Draft([], [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,20 @@ class _Place:
 class Speculator:
     """Drafts tokens for the sequences of a model. Use it on the decode thread."""
 
-    def __init__(self, history_tokens: int, tokenize: Callable[[str], list[int]] = lambda _: []) -> None:
+    def __init__(
+        self,
+        history_tokens: int,
+        tokenize: Callable[[str], list[int]] = lambda _: [],
+        model: DraftModel | None = None,
+    ) -> None:
         """Keep recent answers with so many tokens; 0: draft from a sequence's own text only.
 
         `tokenize` returns the tokens of a text that continues another one.
         """
+        self.model = model
         self._tokenize = lru_cache(_FORCED_TEXTS)(tokenize)
         self._history = AnswerHistory(history_tokens)
-        self._rates: OrderedDict[str, AcceptanceRates] = OrderedDict()
+        self._learned: OrderedDict[str, Learned] = OrderedDict()
         self.costs = StepCosts()
 
     def draft(self, index: NgramIndex, salt: str, decoding: int, limit: int, forced: bytes = b"") -> Draft:
@@ -90,6 +98,8 @@ class Speculator:
         `decoding`: the number of sequences that the step serves. `forced`: the text that must follow by a constraint.
         """
         index.update()
+        learned = self.learned(salt)
+        learned.account.earn(1 / decoding)
         if limit < 1 or len(index.tokens) < NGRAM:
             return NO_DRAFT
         matched, places = self._places(index, salt)
@@ -97,10 +107,11 @@ class Speculator:
         certain = self._tokenize(forced.decode("utf-8", "ignore")) if forced else []
         if not places and not certain:
             return NO_DRAFT
-        rates = self._rates_of(salt)
+        rates = learned.rates
         # Rates are counted by where the latest place is.
         source = OWN_TEXT if places and places[0].own else HISTORY
         row = self.costs.row_share()
+        limit = min(limit, int(learned.account.steps / row))
         # In steps, and in tokens.
         duration, probability, expected = 1.0, 1.0, float(decoding)
         tokens: list[int] = []
@@ -127,18 +138,40 @@ class Speculator:
             duration += row
             expected += probability
             places = voters
-        return Draft(tokens, kinds)
+        cost, worth = len(tokens) * row, 1 / decoding
+        learned.account.add(-cost)
+        return Draft(tokens, kinds, cost, worth, (expected - decoding) * worth - cost)
 
     def observe(self, salt: str, draft: Draft, accepted: int) -> None:
         """Record how many tokens of a draft were accepted."""
-        rates = self._rates_of(salt)
+        learned = self.learned(salt)
+        learned.account.add(accepted * draft.worth)
         for number, kind in enumerate(draft.kinds[: accepted + 1]):
-            rates.observe(kind, accepted=number < accepted)
+            learned.rates.observe(kind, accepted=number < accepted)
+            if kind >= MODEL:
+                learned.rates.observe(MODEL_PASS, accepted=number < accepted)
+        if self.model is not None and draft.kinds and draft.kinds[0] >= MODEL:
+            self.model.observe(draft, accepted)
 
     def remember(self, salt: str, tokens: list[int], generated: int) -> None:
         """Keep an answer: the last `generated` ones of these tokens."""
         if generated:
             self._history.add(salt, tokens[-generated - _CONTEXT_TOKENS :])
+
+    def close(self) -> None:
+        """Free the draft model."""
+        if self.model is not None:
+            self.model.close()
+
+    def learned(self, salt: str) -> Learned:
+        """Return what is known of the drafts for a cache salt."""
+        learned = self._learned.get(salt)
+        if learned is None:
+            learned = self._learned[salt] = Learned()
+            if len(self._learned) > _SALTS:
+                self._learned.popitem(last=False)
+        self._learned.move_to_end(salt)
+        return learned
 
     def _places(self, index: NgramIndex, salt: str) -> tuple[int, list[_Place]]:
         """Return the places at which the most tokens agree with the last ones, the latest first, and how many agree."""
@@ -163,15 +196,6 @@ class Speculator:
                 break
             found, matched = longer, length
         return matched, found
-
-    def _rates_of(self, salt: str) -> AcceptanceRates:
-        rates = self._rates.get(salt)
-        if rates is None:
-            rates = self._rates[salt] = AcceptanceRates()
-            if len(self._rates) > _SALTS:
-                self._rates.popitem(last=False)
-        self._rates.move_to_end(salt)
-        return rates
 
 
 def _vote(places: list[_Place], drafted: list[int]) -> tuple[int, list[_Place]]:

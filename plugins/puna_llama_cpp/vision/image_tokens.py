@@ -68,6 +68,10 @@ class PromptImages:
         self._placed = tuple(placed)
         self.encoding_ns = encoding_ns
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._placed)
+
     def chunk_at(self, index: int) -> PlacedChunk | None:
         """Return the chunk that covers an index, or None."""
         for placed in self._placed:

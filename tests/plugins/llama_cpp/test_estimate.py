@@ -50,8 +50,19 @@ CASES = {
     "a projector": {"path": MODELS / "chatter.gguf", "projector": "chatter-eye.gguf", "parallel": 1},
     "a projector of another kind": {"path": MODELS / "roamer.gguf", "projector": "roamer-eye.gguf", "parallel": 1},
     "an adapter": {"path": MODELS / "chatter.gguf", "adapter": "chatter-lora.gguf", "parallel": 1},
-    # The engine drafts from the prompt and opens no second model.
-    "a draft model": {"path": DEMO / "llamita.gguf", "draft_path": str(MODELS / "chatter.gguf"), "draft_tokens": 4},
+    "a draft model": {"path": MODELS / "chatter.gguf", "draft_path": str(MODELS / "chatter.gguf"), "draft_tokens": 4},
+    "a draft model for three": {
+        "path": DEMO / "llamita.gguf",
+        "draft_path": str(DEMO / "llamita.gguf"),
+        "draft_tokens": 4,
+        "kv_cache_type": "q8_0",
+        "parallel": 3,
+    },
+    "a draft model of no use": {
+        "path": DEMO / "llamita.gguf",
+        "draft_path": str(MODELS / "chatter.gguf"),
+        "draft_tokens": 4,
+    },
     "embeddings": {"path": DEMO / "llamita-embed.gguf"},
     "ranking": {"path": MODELS / "ranker.gguf"},
     "another architecture": {"path": MODELS / "wanderer.gguf", "parallel": 2},
@@ -80,6 +91,16 @@ def test_a_longer_context_takes_more_and_the_model_is_opened_once(estimate, monk
     assert longer.devices[0].kv_cache_bytes == 2 * short.devices[0].kv_cache_bytes > 0
     assert longer.devices[0].weights_bytes == short.devices[0].weights_bytes
     assert estimate(spec).context_length > 1024
+
+
+def test_a_draft_model_adds_weights_and_a_cache(estimate):
+    spec = {"path": DEMO / "llamita.gguf", "parallel": 2}
+    (alone,) = estimate(spec_of(**spec)).devices
+    (twice,) = estimate(spec_of(**spec, draft_path=str(DEMO / "llamita.gguf"), draft_tokens=4)).devices
+    (off,) = estimate(spec_of(**spec, draft_path=str(DEMO / "llamita.gguf"), draft_tokens=0)).devices
+    assert twice.weights_bytes == 2 * alone.weights_bytes
+    assert twice.kv_cache_bytes == 2 * alone.kv_cache_bytes
+    assert (off.weights_bytes, off.kv_cache_bytes) == (alone.weights_bytes, alone.kv_cache_bytes)
 
 
 def test_slots_that_take_memory_only_when_used_are_told_apart(estimate):

@@ -12,7 +12,9 @@ from tools.make_bench_models import Llama, llama
 from puna.backend import Sampling, SequenceRequest, TextDelta
 from puna_ggml_kernels import loader
 from puna_llama_cpp.binding import weights
-from puna_llama_cpp.generation.speculation import Draft, Speculator
+from puna_llama_cpp.generation.draft_model import DraftModel
+from puna_llama_cpp.generation.draft_policy import Draft, StepCosts
+from puna_llama_cpp.generation.speculation import Speculator
 
 WIDE = Llama(layers=2, hidden=256, feed_forward=512, heads=4, kv_heads=2, vocabulary=1024, context=2048)
 """The rows are whole blocks of K types."""
@@ -167,6 +169,36 @@ async def test_drafted_tokens_are_to_the_bit_those_without_drafts(load, quantize
         written.append([event.logprobs async for event in model.generate(request) if isinstance(event, TextDelta)])
     assert len(drafted) > 5
     assert written[0] == written[1]
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize(
+    ("kind", "drafting", "temperature"),
+    [
+        ("Q8_0", "Q2_K", 0),
+        ("Q4_K_M", "Q4_0", 0.4),
+        ("Q4_1", "Q8_0", 0),
+        ("F16", "Q8_0", 0.4),
+        ("BF16", "Q3_K_S", 0),
+        ("IQ4_XS", "F32", 0.4),
+    ],
+)
+async def test_a_draft_model_changes_no_bit(load, quantized, kind, drafting, temperature, monkeypatch):
+    """Another form of the model drafts, so that many tokens are accepted and, at a temperature, many are not."""
+    monkeypatch.setattr(StepCosts, "step_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(StepCosts, "row_share", lambda *_: 0.02)
+    monkeypatch.setattr(DraftModel, "_pass_share", lambda *_: 0.02)
+    written, ends = [], []
+    for options in ({"draft_path": quantized(drafting), "draft_tokens": 6}, {}):
+        model = await load(path=quantized(kind), parallel=1, **options)
+        sampling = Sampling(temperature=temperature, seed=3)
+        prompt = [9 + step * 7 % 200 for step in range(480)]
+        request = SequenceRequest(prompt=prompt, sampling=sampling, max_tokens=80, top_logprobs=2)
+        events = [event async for event in model.generate(request)]
+        written.append([event.logprobs for event in events if isinstance(event, TextDelta)])
+        ends.append(events[-1])
+    assert written[0] == written[1]
+    assert ends[0].accepted_draft_tokens > 5
 
 
 @pytest.mark.kernels

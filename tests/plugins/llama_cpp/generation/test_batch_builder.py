@@ -2,15 +2,17 @@ import pytest
 
 from puna_ggml_kernels.loader import SHORTEST_PREFILL, TILED_PREFILL_ROWS
 from puna_llama_cpp.generation.batch_builder import BatchBuilder
+from puna_llama_cpp.generation.draft_policy import Draft
 from puna_llama_cpp.generation.schedule import BatchShare
 from puna_llama_cpp.generation.slots import Slots
-from puna_llama_cpp.generation.speculation import Draft
 
 PROMPT = [1, 7, 8, 9, 50, 51, 52, 7, 8, 9]
 
 
 class TwoTokens:
     """Drafts the same two tokens, or as many as may be drafted."""
+
+    model = None
 
     def __init__(self, tokens=(50, 51)):
         self.tokens = tokens

@@ -11,8 +11,9 @@ import pytest
 from puna.backend import BackendError, Finish, ModelSpec, Prefill, Sampling, SequenceRequest, TextDelta
 from puna_llama_cpp import LlamaCppBackend
 from puna_llama_cpp.binding.context import Context
+from puna_llama_cpp.generation.draft_policy import Draft
 from puna_llama_cpp.generation.prefix_cache import MIN_COPY_GAIN
-from puna_llama_cpp.generation.speculation import Draft, Speculator
+from puna_llama_cpp.generation.speculation import Speculator
 
 GREEDY = Sampling(temperature=0)
 

@@ -3,10 +3,11 @@ import pytest
 
 from puna.backend import BackendError, Finish, Prefill, Sampling, TextDelta
 from puna_llama_cpp.generation.batch_builder import BatchBuilder
+from puna_llama_cpp.generation.draft_policy import Draft
 from puna_llama_cpp.generation.output_processor import OutputProcessor
 from puna_llama_cpp.generation.schedule import BatchShare
 from puna_llama_cpp.generation.slots import Slots
-from puna_llama_cpp.generation.speculation import Draft, Speculator
+from puna_llama_cpp.generation.speculation import Speculator
 
 PROMPT = [1, 100, 101, 102, 103]
 GREEDY = Sampling(temperature=0)

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from puna.backend import Finish, Sampling, SequenceRequest, TextDelta, ThinkingBudget, ThinkingMarkers
+from puna_llama_cpp.generation.draft_policy import Draft
 from puna_llama_cpp.generation.sequence import Sequence
-from puna_llama_cpp.generation.speculation import Draft, Speculator
+from puna_llama_cpp.generation.speculation import Speculator
 
 CLOSING = "</t>\n"
 GREEDY = Sampling(temperature=0)
