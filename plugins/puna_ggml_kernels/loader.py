@@ -17,6 +17,8 @@ import ctypes
 import importlib.util
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -40,6 +42,7 @@ _INTERFACE: Final = {
     "puna_enable": (None, ctypes.c_bool),
     "puna_set_tiled_from": (None, ctypes.c_int),
     "puna_set_batch_invariant": (None, ctypes.c_int),
+    "puna_set_huge_pages": (None, ctypes.c_bool),
     "puna_matmul_calls": (ctypes.c_long,),
     "puna_expert_calls": (ctypes.c_long,),
     "puna_attention_calls": (ctypes.c_long,),
@@ -121,6 +124,22 @@ def set_order(*, tiled_from: int, invariant_sequences: int = 0) -> None:
     if library is not None:
         library.puna_set_tiled_from(tiled_from)
         library.puna_set_batch_invariant(invariant_sequences)
+
+
+@contextmanager
+def huge_pages() -> Iterator[None]:
+    """Within this context, large buffers of ggml take huge pages, where the kernels are on and the system has them.
+
+    It is meant for weights, since such a buffer takes its memory as a whole.
+    """
+    library = installed()
+    if library is not None:
+        library.puna_set_huge_pages(True)
+    try:
+        yield
+    finally:
+        if library is not None:
+            library.puna_set_huge_pages(False)
 
 
 def _open_library() -> ctypes.CDLL:

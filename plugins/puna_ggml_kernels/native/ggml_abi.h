@@ -77,6 +77,7 @@ struct ggml_functions {
   void (*barrier)(struct ggml_threadpool*);
   quantize_fn quantize_row_q8_0, quantize_row_q8_1, quantize_row_q8_K;
   void (*rms_norm_mul)(const struct ggml_compute_params*, struct ggml_tensor* norm, struct ggml_tensor* dst);
+  void* (*aligned_malloc)(size_t);
 };
 
 // Everything else that the library defines is visible, so that it takes the place of ggml's functions.

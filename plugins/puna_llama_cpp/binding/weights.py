@@ -9,6 +9,7 @@ import llama_cpp.llama_cpp as lib
 
 from puna.backend import InvalidRequestError, ModelSpec
 from puna_ggml_kernels.cpu_backend import load_cpu_backend
+from puna_ggml_kernels.loader import huge_pages
 from puna_ggml_kernels.repacking import should_repack
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.vocabulary import Vocabulary
@@ -60,7 +61,8 @@ class Weights:
         self.repacked = should_repack(spec.path)
         """Whether ggml may repack the weights. Whether it does also depends on the load mode."""
         parameters.load_mode, parameters.use_extra_bufts = self.load_mode, self.repacked
-        pointer = lib.llama_model_load_from_file(spec.path.encode(), parameters)
+        with huge_pages():
+            pointer = lib.llama_model_load_from_file(spec.path.encode(), parameters)
         if not pointer:
             # A load that the progress callback ends is reported like a failure.
             if is_cancelled():

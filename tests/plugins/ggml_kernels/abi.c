@@ -142,6 +142,7 @@ IS(ggml_compute_forward_mul_mat_id_tiled,
 IS(ggml_compute_forward_rms_norm_mul_fused, (void (*)(parameters, struct ggml_tensor*, struct ggml_tensor*))0);
 IS(ggml_threadpool_chunk_add, (int (*)(struct ggml_threadpool*, int))0);
 IS(ggml_threadpool_chunk_set, (void (*)(struct ggml_threadpool*, int))0);
+IS(ggml_aligned_malloc, (void* (*)(size_t))0);
 IS(ggml_barrier, (void (*)(struct ggml_threadpool*))0);
 IS(quantize_row_q8_0, (void (*)(const float*, void*, int64_t))0);
 IS(quantize_row_q8_1, (void (*)(const float*, void*, int64_t))0);
