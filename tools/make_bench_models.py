@@ -47,6 +47,20 @@ class Llama:
     context: int = 8192
     experts: int = 0
     """Experts of each layer, of which two compute a token; none for a dense model."""
+    pools: bool = False
+    """Whether it embeds, by the state of the last token."""
+
+
+@dataclass(frozen=True)
+class Bert:
+    """A BERT's shape."""
+
+    layers: int
+    hidden: int
+    feed_forward: int
+    heads: int
+    vocabulary: int = 30522
+    positions: int = 512
 
 
 def byte_char(value: int) -> str:
@@ -137,6 +151,8 @@ def llama(
     if shape.experts:
         writer.add_expert_count(shape.experts)
         writer.add_expert_used_count(2)
+    if shape.pools:
+        writer.add_pooling_type(gguf.PoolingType.LAST)
     writer.add_vocab_size(len(tokens))
     writer.add_file_type(file_type)
     writer.add_tokenizer_model("gpt2")
@@ -191,21 +207,21 @@ def llama(
     _finish(writer)
 
 
-def bert(path: Path) -> None:
-    """Write a BERT of 22M parameters in F16."""
+def bert(path: Path, shape: Bert, kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F16) -> None:
+    """Write a BERT with mean pooling; matrices in `kind`."""
     from tools.bench.work import WORDS
 
-    layers, hidden, feed_forward, heads, size, positions = 6, 384, 1536, 12, 30522, 512
+    hidden, feed_forward, size = shape.hidden, shape.feed_forward, shape.vocabulary
     draw = np.random.default_rng(1)
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *("\u2581" + word for word in WORDS)]
     tokens += [f"\u2581w{number}" for number in range(size - len(tokens))]
     writer = gguf.GGUFWriter(path, "bert")
     writer.add_name(path.stem)
-    writer.add_context_length(positions)
+    writer.add_context_length(shape.positions)
     writer.add_embedding_length(hidden)
-    writer.add_block_count(layers)
+    writer.add_block_count(shape.layers)
     writer.add_feed_forward_length(feed_forward)
-    writer.add_head_count(heads)
+    writer.add_head_count(shape.heads)
     writer.add_layer_norm_eps(1e-12)
     writer.add_causal_attention(False)
     writer.add_pooling_type(gguf.PoolingType.MEAN)
@@ -225,17 +241,17 @@ def bert(path: Path) -> None:
 
     def matrix(name: str, rows: int, columns: int) -> None:
         values = draw.standard_normal((rows, columns), dtype=np.float32) / columns**0.5
-        writer.add_tensor(name, values.astype(np.float16))
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
 
     def norm(name: str) -> None:
         writer.add_tensor(name + ".weight", np.ones(hidden, np.float32))
         writer.add_tensor(name + ".bias", np.zeros(hidden, np.float32))
 
     matrix("token_embd.weight", size, hidden)
-    writer.add_tensor("position_embd.weight", draw.standard_normal((positions, hidden), dtype=np.float32) * 0.1)
+    writer.add_tensor("position_embd.weight", draw.standard_normal((shape.positions, hidden), dtype=np.float32) * 0.1)
     writer.add_tensor("token_types.weight", draw.standard_normal((2, hidden), dtype=np.float32) * 0.1)
     norm("token_embd_norm")
-    for layer in range(layers):
+    for layer in range(shape.layers):
         block = f"blk.{layer}."
         for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
             matrix(f"{block}{part}.weight", hidden, hidden)
@@ -265,7 +281,7 @@ def usual(out: Path) -> None:
     llama(out / "copier.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7, follows=cycle())
     llama(out / "agent.gguf", shape, gguf.GGMLQuantizationType.Q8_0, 7, follows=CHAIN)
     llama(out / "toy.gguf", Llama(1, 64, 128, 4, 4, 6000), gguf.GGMLQuantizationType.F32, 0)
-    bert(out / "bert.gguf")
+    bert(out / "bert.gguf", Bert(6, 384, 1536, 12))
     llama(out / "135m-q41.gguf", shape, gguf.GGMLQuantizationType.Q4_1, 3)
     _quantized(out / "135m-q4.gguf", shape, "Q4_K_M")
     _quantized(out / "experts.gguf", Llama(8, 1024, 768, 16, 4, 16384, experts=8), "MXFP4_MOE")

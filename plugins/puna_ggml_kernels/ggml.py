@@ -38,6 +38,7 @@ FUNCTIONS: Final = {
     "quantize_row_q8_K": "quantize_row_q8_K",
     "rms_norm_mul": "ggml_compute_forward_rms_norm_mul_fused",
     "aligned_malloc": "ggml_aligned_malloc",
+    "mul_mat": "ggml_compute_forward_mul_mat",
 }
 """ggml's functions that the kernels replace or call, by the member of struct ggml_functions that holds the pointer."""
 

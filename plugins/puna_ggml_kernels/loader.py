@@ -17,7 +17,7 @@ import ctypes
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,8 @@ VERSIONS: Final = ("0.25.3",)
 """Versions of ggml that the kernels are known to fit. README.md says how to add one."""
 TILED_PREFILL_ROWS: Final = 64
 """Tokens of one sequence in a batch from which ggml computes their attention in tiles, with 32-bit sums."""
+MAX_SEQUENCES: Final = 64
+"""Sequences of a batch, at most, that can get the bits of batches of their own."""
 SHORTEST_PREFILL: Final = 2
 """Tokens of one sequence in a batch that tell prefill from decoding."""
 
@@ -43,6 +45,7 @@ _INTERFACE: Final = {
     "puna_set_tiled_from": (None, ctypes.c_int),
     "puna_set_batch_invariant": (None, ctypes.c_int),
     "puna_set_huge_pages": (None, ctypes.c_bool),
+    "puna_set_sequences": (None, ctypes.c_void_p, ctypes.c_int),
     "puna_matmul_calls": (ctypes.c_long,),
     "puna_expert_calls": (ctypes.c_long,),
     "puna_attention_calls": (ctypes.c_long,),
@@ -124,6 +127,20 @@ def set_order(*, tiled_from: int, invariant_sequences: int = 0) -> None:
     if library is not None:
         library.puna_set_tiled_from(tiled_from)
         library.puna_set_batch_invariant(invariant_sequences)
+
+
+def set_sequences(lengths: Sequence[int]) -> bool:
+    """Give each of the sequences of the next batches the bits that it has in a batch of its own.
+
+    `lengths`: the number of tokens of each, in the order of the batch; none: a batch is computed as a whole again.
+    False: the kernels are off or the sequences too many, and ggml's order depends on the whole batch. Holds for the
+    whole process.
+    """
+    library = installed()
+    if library is None or len(lengths) > MAX_SEQUENCES:
+        return False
+    library.puna_set_sequences((ctypes.c_int32 * len(lengths))(*lengths), len(lengths))
+    return True
 
 
 @contextmanager

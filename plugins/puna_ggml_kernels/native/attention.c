@@ -94,7 +94,7 @@ KERNEL static void attend_decode(const struct ggml_compute_params* params, const
   const int64_t groups = a->heads / a->group, rows = a->rows * a->streams;
   const int64_t parts = split_heads(a, HEADS_AT_ONCE, groups * rows, params->nth), per = (a->group + parts - 1) / parts;
   struct decode_state state;
-  for (int64_t i = params->ith; i < rows * groups * parts; i = ggml.chunk_add(params->threadpool, 1)) {
+  for (int64_t i = params->ith; i < rows * groups * parts; i = next_piece(params, i)) {
     const int64_t group = i / parts % groups, row = i / parts / groups;
     struct query_index p = {row / a->rows, group * a->group + i % parts * per, row % a->rows};
     const int64_t left = (group + 1) * a->group - p.head;
@@ -203,7 +203,7 @@ static void attend_each_row(const struct ggml_compute_params* params, const stru
   }
 }
 
-void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* params, struct ggml_tensor* dst) {
+static struct attention attention_of(struct ggml_tensor* dst) {
   const struct ggml_tensor *q = dst->src[0], *k = dst->src[1], *v = dst->src[2];
   struct attention a = {
       .q = q,
@@ -221,14 +221,86 @@ void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* param
       .group = q->ne[2] / k->ne[2],
   };
   memcpy(&a.scale, dst->op_params, sizeof a.scale);
+  return a;
+}
+
+struct part {  // of an attention: the tokens of one sequence, in heads that share keys and values
+  struct ggml_tensor dst, q, k, v, mask, sinks;
+};
+
+// Selects `rows` tokens from `first` on, and group `group` of the heads, or all heads if it is negative.
+static void select_part(const struct attention* a, int64_t first, int64_t rows, int64_t group, struct part* p) {
+  p->dst = *a->dst, p->q = *a->q, p->k = *a->k, p->v = *a->v, p->mask = *a->mask;
+  const int64_t of_group = group < 0 ? 0 : group, head = of_group * a->group;
+  p->q.data = (void*)tensor_row(a->q, first, head, 0);
+  p->k.data = (void*)tensor_row(a->k, first, of_group, 0);
+  p->v.data = (void*)tensor_row(a->v, first, of_group, 0);
+  p->mask.data = (char*)tensor_row(a->mask, first, 0, 0) + first * (int64_t)a->mask->nb[0];
+  p->dst.data = (char*)a->dst->data + (first * a->dst->ne[1] + head) * (int64_t)a->dst->nb[1];
+  p->q.ne[1] = p->k.ne[1] = p->v.ne[1] = p->mask.ne[0] = p->mask.ne[1] = p->dst.ne[2] = rows;
+  if (group >= 0) p->q.ne[2] = a->group, p->k.ne[2] = p->v.ne[2] = 1;
+  p->dst.src[0] = &p->q, p->dst.src[1] = &p->k, p->dst.src[2] = &p->v, p->dst.src[3] = &p->mask;
+  if (a->sinks) {
+    p->sinks = *a->sinks;
+    p->sinks.data = (float*)a->sinks->data + head;
+    p->dst.src[4] = &p->sinks;
+  }
+}
+
+// Returns whether the rows and the first positions are the tokens of puna_sequences, and each sees its own sequence
+// alone. The mask tells it at the ends of each sequence.
+static bool divided_by_sequence(const struct attention* a) {
+  if (puna_sequences.count < 2 || !a->mask || a->streams != 1 || a->rows != puna_sequences.tokens) return false;
+  if (a->keys < a->rows || a->mask->ne[2] != 1 || a->mask->ne[3] != 1 || a->mask->type != GGML_TYPE_F16) return false;
+  for (int64_t s = 0, first = 0; s < puna_sequences.count; first += puna_sequences.length[s++]) {
+    const int64_t end = first + puna_sequences.length[s], last = end - 1;
+    const uint16_t *top = (const uint16_t*)tensor_row(a->mask, first, 0, 0),
+                   *bottom = (const uint16_t*)tensor_row(a->mask, last, 0, 0);
+    if (top[first] == MASKED || bottom[last] == MASKED) return false;
+    if (first && (top[first - 1] != MASKED || bottom[first - 1] != MASKED)) return false;
+    if (end < a->keys && (top[end] != MASKED || bottom[end] != MASKED)) return false;
+  }
+  return true;
+}
+
+// Computes each sequence as in a batch of its own: its length decides whether it is tiled, and tiles begin with it. A
+// piece of work is a group of heads of a sequence, which one thread computes alone.
+static void attend_sequences(const struct ggml_compute_params* params, const struct attention* a) {
+  const int64_t groups = a->heads / a->group;
+  const size_t each = params->wsize / params->nth / 64 * 64;
+  const struct ggml_compute_params alone = {
+      .nth = 1, .wsize = each, .wdata = (char*)params->wdata + (size_t)params->ith * each};
+  for (int64_t i = params->ith; i < groups * puna_sequences.count; i = next_piece(params, i)) {
+    struct part part;
+    int64_t first = 0;
+    for (int s = 0; s < i / groups; s++) first += puna_sequences.length[s];
+    select_part(a, first, puna_sequences.length[i / groups], i % groups, &part);
+    const struct attention own = attention_of(&part.dst);
+    own.rows >= PREFILL_ROWS ? puna_attend_prefill(&alone, &own) : attend_decode(&alone, &own);
+  }
+}
+
+// The same with ggml's own function, which all threads run together.
+static void attend_sequences_by_ggml(const struct ggml_compute_params* params, const struct attention* a) {
+  for (int64_t s = 0, first = 0; s < puna_sequences.count; first += puna_sequences.length[s++]) {
+    struct part part;
+    select_part(a, first, puna_sequences.length[s], -1, &part);
+    if (s) ggml.barrier(params->threadpool);
+    ggml.flash_attention(params, &part.dst);
+  }
+}
+
+void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* params, struct ggml_tensor* dst) {
+  struct attention a = attention_of(dst);
   // Image encoders have no mask. They may run beside the batch for which the order was set, and keep ggml's.
   const int invariant = a.mask ? puna_batch_invariant : 0;
   if (puna_avx512 && invariant == 1 && a.streams == 1 && a.rows > 1 && a.keys >= SPLIT_POSITIONS) {
     attend_each_row(params, dst);
     return;
   }
+  const bool divided = puna_avx512 && divided_by_sequence(&a);
   if (!puna_avx512 || !supported(params, &a)) {
-    ggml.flash_attention(params, dst);
+    divided ? attend_sequences_by_ggml(params, &a) : ggml.flash_attention(params, dst);
     return;
   }
   if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
@@ -242,5 +314,8 @@ void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* param
   // thread from claiming before the counter is set.
   if (params->ith == 0) ggml.chunk_set(params->threadpool, params->nth);
   ggml.barrier(params->threadpool);
-  tiles ? puna_attend_prefill(params, &a) : attend_decode(params, &a);
+  if (divided)
+    attend_sequences(params, &a);
+  else
+    tiles ? puna_attend_prefill(params, &a) : attend_decode(params, &a);
 }

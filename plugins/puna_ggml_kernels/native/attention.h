@@ -108,6 +108,11 @@ static inline int64_t split_heads(const struct attention* a, int64_t at_most, in
   return parts;
 }
 
+// Returns the piece of work that this thread takes after piece i. One thread alone needs no counter.
+static inline int64_t next_piece(const struct ggml_compute_params* params, int64_t i) {
+  return params->nth == 1 ? i + 1 : ggml.chunk_add(params->threadpool, 1);
+}
+
 // Prefill: whether a thread's scratch memory has room for a tile, and the computation.
 HIDDEN bool puna_prefill_fits(const struct ggml_compute_params* params, const struct attention* a);
 HIDDEN void puna_attend_prefill(const struct ggml_compute_params* params, const struct attention* a);

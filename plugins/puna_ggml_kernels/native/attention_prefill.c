@@ -222,7 +222,7 @@ void puna_attend_prefill(const struct ggml_compute_params* params, const struct 
   const int64_t blocks = (a->rows + block - 1) / block, total = blocks * a->streams * groups * parts;
   const size_t each = params->wsize / params->nth / 64 * 64;
   float* scratch = (float*)(((uintptr_t)params->wdata + 63) / 64 * 64 + params->ith * each);
-  for (int64_t i = params->ith; i < total; i = ggml.chunk_add(params->threadpool, 1)) {
+  for (int64_t i = params->ith; i < total; i = next_piece(params, i)) {
     const int64_t part = i % parts, group = i / parts % groups, stream = i / parts / groups % a->streams;
     const int64_t row = (blocks - 1 - i / parts / groups / a->streams) * block;  // the last rows first: they see most
     const struct query_index p = {stream, group * a->group + part * per, row};

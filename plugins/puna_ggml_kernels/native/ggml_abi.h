@@ -27,6 +27,7 @@ enum ggml_type {
   GGML_TYPE_Q8_K = 15,
   GGML_TYPE_IQ4_NL = 20,
   GGML_TYPE_IQ4_XS = 23,
+  GGML_TYPE_BF16 = 30,
   GGML_TYPE_MXFP4 = 39,
 };
 
@@ -78,6 +79,7 @@ struct ggml_functions {
   quantize_fn quantize_row_q8_0, quantize_row_q8_1, quantize_row_q8_K;
   void (*rms_norm_mul)(const struct ggml_compute_params*, struct ggml_tensor* norm, struct ggml_tensor* dst);
   void* (*aligned_malloc)(size_t);
+  forward_fn mul_mat;
 };
 
 // Everything else that the library defines is visible, so that it takes the place of ggml's functions.
@@ -85,3 +87,17 @@ struct ggml_functions {
 extern HIDDEN struct ggml_functions ggml;  // all NULL until puna_set_functions is called
 extern HIDDEN bool puna_avx512;            // whether the kernels are on; if not, every call goes on to ggml
 extern HIDDEN int puna_batch_invariant;    // see puna_set_batch_invariant
+
+// The sequences of a batch that get the bits that each has in a batch of its own (sequences.c). Their tokens follow
+// each other in the batch. With fewer than two, nothing is divided.
+enum { MAX_SEQUENCES = 64 };
+struct batch_sequences {
+  int count;
+  int64_t tokens;  // the sum of the lengths
+  int64_t length[MAX_SEQUENCES];
+};
+extern HIDDEN struct batch_sequences puna_sequences;
+
+// Computes a product for each sequence by itself, where its bits depend on the number of columns. False: nothing was
+// done, and the product may be computed for all at once.
+HIDDEN bool puna_multiply_sequences(const struct ggml_compute_params* params, struct ggml_tensor* dst);

@@ -249,6 +249,7 @@ static bool find_format(int type, int64_t m, int64_t n, bool expert, struct form
 bool ggml_compute_forward_mul_mat_tiled(const struct ggml_compute_params* params, struct ggml_tensor* dst) {
   struct format format;
   const struct ggml_tensor *a = dst->src[0], *b = dst->src[1];
+  if (puna_avx512 && puna_multiply_sequences(params, dst)) return true;
   if (puna_avx512 && b->type == GGML_TYPE_F32 && find_format(a->type, a->ne[1], b->ne[1], false, &format) &&
       format.column == GGML_TYPE_Q8_K)
     return false;

@@ -1,6 +1,7 @@
 """A llama.cpp context: evaluates batches, and holds the memory (KV cache) of its sequences."""
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.backend import BackendError, InvalidRequestError
-from puna_ggml_kernels.loader import TILED_PREFILL_ROWS, set_order
+from puna_ggml_kernels.loader import TILED_PREFILL_ROWS, set_order, set_sequences
 from puna_llama_cpp.binding.batch import Batch, VectorBatch
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
@@ -164,6 +165,17 @@ class Context:
             raise AbortedError
         if status != 0:
             raise BackendError(captured_log().last_error() or f"llama_decode failed with status {status}")
+
+    def decode_apart(self, batch: Batch, lengths: Sequence[int]) -> None:
+        """Evaluate a batch of whole sequences of these lengths. Raises what `decode` raises.
+
+        With the kernels, each gets the bits that it has in a batch of its own.
+        """
+        set_sequences(lengths)
+        try:
+            self.decode(batch)
+        finally:
+            set_sequences(())
 
     def decode_vectors(self, batch: VectorBatch, *, causal: bool) -> None:
         """Evaluate vectors. `causal`: each vector attends only to earlier ones. Raises what `decode` raises."""

@@ -3,9 +3,10 @@
 Each step evaluates one batch of texts from the requests that wait, which share the time equally (`fair_queue`). Batches
 are small, so that a short text does not wait long for others: the cost of attention grows with the square of a batch.
 
-A text's vector must not depend on the other texts of its batch. But on a CPU, llama.cpp's flash attention computes with
-another precision from 64 tokens in a batch on (differences of up to 3e-4 were seen). Short texts are therefore batched
-up to 63 tokens, and a longer text is evaluated alone. So every vector is Ollama's bit for bit.
+A text's vector must not depend on the other texts of its batch. On a CPU, Puna's kernels compute each text of a batch
+as if it were alone (`decode_apart`), so every vector is Ollama's bit for bit. Without the kernels, llama.cpp's flash
+attention computes with another precision from 64 tokens in a batch on (differences of up to 3e-4 were seen). Short
+texts are then batched up to 63 tokens, and a longer text is evaluated alone.
 
 `submit` and `cancel` run on event loops; the lock guards the queue, the running batch and the abort flag. A batch is
 aborted only when all of its texts are cancelled.
@@ -25,7 +26,9 @@ from puna_llama_cpp.embeddings.fair_queue import FairQueue, Job, Text
 from puna_llama_cpp.step_thread import BatchedDelivery, StepThread, unloaded_error
 
 CPU_BATCH = 63
-"""Tokens of a batch of several texts, at most, so that they do not change each other's vectors."""
+"""Tokens of a batch of several texts, at most, so that they do not change each other's vectors much."""
+KERNELS_BATCH = 256
+"""The same with Puna's kernels. Larger batches gain nothing more, and a text that arrives waits longer for them."""
 GPU_BATCH = 512
 """The same on a GPU, where small batches waste the device and whose arithmetic differs from Ollama's on a CPU anyway.
 """
@@ -108,7 +111,7 @@ class EmbeddingEngine:
         try:
             # A model with a KV memory would otherwise attend to the text that had the slot before.
             self._context.clear()
-            self._context.decode(self._batch)
+            self._context.decode_apart(self._batch, [len(text.tokens) for text in texts])
         # A batch is aborted only if all of its texts are cancelled or the model is closed, so nothing is repeated.
         except AbortedError:
             texts = []

@@ -17,9 +17,10 @@ from puna.backend import (
     SequenceRequest,
     UnsupportedError,
 )
+from puna_ggml_kernels.loader import installed as kernels_installed
 from puna_llama_cpp.binding.context import Context
 from puna_llama_cpp.binding.weights import Weights
-from puna_llama_cpp.embeddings.engine import CPU_BATCH, GPU_BATCH, EmbeddingEngine, normalized
+from puna_llama_cpp.embeddings.engine import CPU_BATCH, GPU_BATCH, KERNELS_BATCH, EmbeddingEngine, normalized
 from puna_llama_cpp.embeddings.fair_queue import Job
 from puna_llama_cpp.model import LlamaModel
 
@@ -36,7 +37,7 @@ class EmbeddingModel(LlamaModel):
         self._ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK
         length = weights.classifier_outputs if self._ranks else weights.embedding_length
         # `vram_bytes` says whether any weights are on a GPU.
-        batch_tokens = GPU_BATCH if facts.vram_bytes else CPU_BATCH
+        batch_tokens = GPU_BATCH if facts.vram_bytes else KERNELS_BATCH if kernels_installed() else CPU_BATCH
         self._engine = EmbeddingEngine(context, slots=slots, batch_tokens=batch_tokens, length=length)
         self._limit = facts.embedding_tokens
 

@@ -33,6 +33,7 @@ enum {
   Q8_K = GGML_TYPE_Q8_K,
   IQ4_NL = GGML_TYPE_IQ4_NL,
   IQ4_XS = GGML_TYPE_IQ4_XS,
+  BF16 = GGML_TYPE_BF16,
   MXFP4 = GGML_TYPE_MXFP4,
 };
 
@@ -74,6 +75,7 @@ _Static_assert(sizeof(struct context_parameters) == sizeof(struct ggml_init_para
 #define GGML_TYPE_Q8_K MIRROR_Q8_K
 #define GGML_TYPE_IQ4_NL MIRROR_IQ4_NL
 #define GGML_TYPE_IQ4_XS MIRROR_IQ4_XS
+#define GGML_TYPE_BF16 MIRROR_BF16
 #define GGML_TYPE_MXFP4 MIRROR_MXFP4
 #include "ggml_abi.h"
 #undef ggml_type
@@ -118,6 +120,7 @@ SAME_TYPE(Q6_K);
 SAME_TYPE(Q8_K);
 SAME_TYPE(IQ4_NL);
 SAME_TYPE(IQ4_XS);
+SAME_TYPE(BF16);
 SAME_TYPE(MXFP4);
 
 #ifdef WITH_SOURCES
@@ -136,6 +139,7 @@ typedef const struct ggml_compute_params* parameters;
 IS(llamafile_sgemm, (bool (*)(parameters, int64_t, int64_t, int64_t, const void*, int64_t, const void*, int64_t, void*,
                               int64_t, int, int, int))0);
 IS(ggml_compute_forward_flash_attn_ext, (void (*)(parameters, struct ggml_tensor*))0);
+IS(ggml_compute_forward_mul_mat, (void (*)(parameters, struct ggml_tensor*))0);
 IS(ggml_compute_forward_mul_mat_tiled, (bool (*)(parameters, struct ggml_tensor*))0);
 IS(ggml_compute_forward_mul_mat_id_tiled,
    (bool (*)(parameters, struct ggml_tensor*, int64_t, int64_t, const int32_t*, char*))0);
