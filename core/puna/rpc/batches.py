@@ -1,4 +1,10 @@
-"""Batching of stream items: items that are ready at the same time travel in one message."""
+"""Batching of stream items: items that are ready at the same time travel in one message.
+
+Theory. A message costs far more than an item in it. While a message is being written, further items become ready and
+make the next one, so a slow reader gets few messages. A fast reader would get one for each item. A pause after a
+message bounds the number of messages a second: items that come meanwhile travel together. It costs no request any time,
+since the end of the source ends the pause.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -14,14 +20,23 @@ AHEAD: Final = 256
 """Items that are read ahead of a slow reader. Beyond them the source waits."""
 
 
-async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> AsyncGenerator[list[T]]:
-    """Yield the items of a source in order, in lists of all items that are ready. A list is never waited for to fill.
+async def batches(
+    make: Callable[[Callable[[T], None]], AsyncGenerator[T]], pause: Callable[[T], float] | None = None
+) -> AsyncGenerator[list[T]]:
+    """Yield the items of a source in order, in lists of all items that are ready.
 
     `make` returns the source. Its argument is a function that inserts an item; the item is dropped if the reader is far
-    behind. An exception of the source is raised after the items before it. Closing this generator closes the source and
-    waits for it.
+    behind. `pause` is called with the last item of a list and returns the least number of seconds between this list and
+    the next one; None: no list is waited for to fill. An exception of the source is raised after the items before it.
+    Closing this generator closes the source and waits for it.
     """
     ready: SpscQueue[T | None] = SpscQueue(AHEAD)
+    loop = asyncio.get_running_loop()
+    pausing: asyncio.Future[None] | None = None
+
+    def resume() -> None:
+        if pausing is not None and not pausing.done():
+            pausing.set_result(None)
 
     def tell(item: T) -> None:
         ready.put_nowait(item)
@@ -37,6 +52,7 @@ async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> A
                     await ready.put(item)
         finally:
             ready.put_nowait(None)  # a full queue needs no end: the reader takes its items first
+            resume()
 
     drawing = asyncio.create_task(draw())
     drawing.add_done_callback(retrieve_exception)
@@ -51,7 +67,15 @@ async def batches(make: Callable[[Callable[[T], None]], AsyncGenerator[T]]) -> A
                     break
                 item = ready.get_nowait()
             if batch:
+                began = loop.time()
                 yield batch
+                if pause is not None and (rest := began + pause(batch[-1]) - loop.time()) > 0 and not drawing.done():
+                    pausing = loop.create_future()
+                    timer = loop.call_later(rest, resume)
+                    try:
+                        await pausing
+                    finally:
+                        timer.cancel()
             if drawing.done() and not ready:
                 break
     finally:

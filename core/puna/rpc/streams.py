@@ -9,15 +9,18 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from puna.rpc.answers import CANCELLED, TOOL_CALLS
 from puna.rpc.batches import batches
 from puna.rpc.error_boundary import Context
+from puna.rpc.writing import AnswerContext
 from puna.serving.activity import Entry
 from puna.serving.answers import ChoiceDone, Delta, Done, Event, Progress, Timings, Usage
 
 Message = TypeVar("Message")
+MESSAGE_SECONDS: Final = 0.004
+"""Least time between two messages with deltas on a socket. Models that are slower send each delta at once."""
 
 
 async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[Delta], Done]:
@@ -74,6 +77,10 @@ def weight_of_deltas(deltas: list[Delta]) -> int:
     return len(deltas) + sum(2 + len(each.top) for delta in deltas for each in delta.logprobs)
 
 
+def _pause_after(event: Event) -> float:
+    return MESSAGE_SECONDS if isinstance(event, Delta) else 0.0
+
+
 async def written(
     answer: Callable[[Callable[[Event], None]], AsyncGenerator[Event]],
     message: Callable[[list[Event]], Message],
@@ -99,7 +106,9 @@ async def written(
         return answer(on_progress)
 
     try:
-        async with aclosing(batches(started)) as together:
+        # The bridge in this process has no message to save, and Ollama writes each line by itself.
+        pause = _pause_after if isinstance(context, AnswerContext) else None
+        async with aclosing(batches(started, pause)) as together:
             async for batch in together:
                 deltas = 0
                 for event in batch:

@@ -45,6 +45,64 @@ async def test_nothing_waits_to_fill_a_batch():
             await anext(together)
 
 
+async def test_after_a_pause_all_that_became_ready_in_it_comes_together():
+    pauses = []
+
+    def pause(last):
+        pauses.append(last)
+        # The first list is followed by a pause that only the end of the source can end.
+        return 0.0 if last == "begun" else 1000.0
+
+    async def slow():
+        for item in ("begun", 1, 2, 3, 4):
+            yield item
+            await asyncio.sleep(0.001)
+
+    async with asyncio.timeout(30):
+        found = [batch async for batch in batches(lambda tell: slow(), pause)]
+    assert found == [["begun"], [1], [2, 3, 4]]
+    assert pauses[:2] == ["begun", 1]
+
+
+async def test_an_error_ends_a_pause():
+    async def failing():
+        yield 1
+        yield 2
+        await asyncio.sleep(0.001)
+        raise KeyError("x")
+
+    found = []
+    with pytest.raises(KeyError):
+        async with asyncio.timeout(30):
+            async for batch in batches(lambda tell: failing(), lambda last: 1000.0):
+                found += batch
+    assert found == [1, 2]
+
+
+async def test_leaving_during_a_pause_closes_the_source():
+    closed = []
+
+    async def halting():
+        try:
+            yield 1
+            await asyncio.sleep(1000)
+        finally:
+            closed.append(True)
+
+    async def read():
+        async with aclosing(batches(lambda tell: halting(), lambda last: 1000.0)) as together:
+            async for _ in together:
+                pass
+
+    task = asyncio.create_task(read())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed == [True]
+
+
 @pytest.mark.parametrize("number", [0, 1, AHEAD - 1, AHEAD, AHEAD + 1, 3 * AHEAD])
 async def test_all_of_any_number_arrive(number):
     found = [item async for batch in of(counted(number)) for item in batch]

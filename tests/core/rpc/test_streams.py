@@ -3,7 +3,9 @@ import asyncio
 import pytest
 
 from puna.backend import TokenLogprob
+from puna.rpc import streams
 from puna.rpc.streams import collected, weight_of_deltas, written
+from puna.rpc.writing import AnswerContext
 from puna.serving.activity import Activity
 from puna.serving.answers import Delta, Done, Progress
 
@@ -76,6 +78,32 @@ async def test_deltas_of_several_messages_are_counted_together():
         await written(slow, list, context, entry)
         assert context.messages == [[A], [B], [DONE]]
         assert entry.output_tokens == 2
+
+
+async def test_on_a_socket_deltas_of_a_few_milliseconds_are_one_message(monkeypatch):
+    async def slow(_tell):
+        for event in (Progress(phase="prefill", done_tokens=1, total_tokens=1), A, B, A, DONE):
+            yield event
+            await asyncio.sleep(0.001)
+
+    class Socket(Context):
+        def peer(self):
+            return "unix:"
+
+        def disable_next_message_compression(self):
+            pass
+
+    # Only the end of the answer ends so long a pause.
+    monkeypatch.setattr(streams, "MESSAGE_SECONDS", 1000.0)
+    context = Socket()
+    with Activity().entered("m", "Chat") as entry:
+        answer = AnswerContext(context, 30.0)
+        await written(slow, list, answer, entry)
+        answer.close()
+    (prefill, first, *rest) = context.messages
+    assert [type(each) for each in prefill] == [Progress]
+    assert first == [A]
+    assert rest == [[B, A, DONE]]
 
 
 @pytest.mark.parametrize("stream", [True, False])
