@@ -38,6 +38,9 @@ class TextAssembly:
 
     def feed(self, raw: bytes) -> str:
         """Add a token's bytes. Return the text to release now, which is empty while the bytes wait for more."""
+        # Most tokens end here: nothing waits, and nothing can wait for more.
+        if raw.isascii() and not self._waiting and not self._stops:
+            return raw.decode("ascii")
         # Copying is quadratic in the bytes that wait, which are few unless a stop string is long.
         self._waiting += raw
         if complete_length(self._waiting) < len(self._waiting):

@@ -57,6 +57,14 @@ class Batch:
         at these indexes get logits too, as the log-probabilities of a prompt need them.
         """
         start, end = self.length, self.length + len(tokens)
+        if end - start == 1:
+            # The usual case. A slice costs numpy eight times as much as an element.
+            self._tokens[start] = tokens[0]
+            self._positions[start] = position
+            self._slots[start] = slot
+            self._outputs[start] = output or bool(outputs)
+            self.length = self.native.n_tokens = end
+            return start
         self._tokens[start:end] = tokens
         self._positions[start:end] = range(position, position + len(tokens))
         self._slots[start:end] = slot

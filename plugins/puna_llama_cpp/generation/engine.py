@@ -177,11 +177,13 @@ class Engine:
         return self._slots.busy
 
     def _admit(self) -> None:
-        with self._lock:
-            arrived = bool(self._arrived)
-            self._waiting.extend(self._arrived)
-            self._arrived.clear()
-        self._waiting = [sequence for sequence in self._waiting if not sequence.cancelled]
+        # Looked at without the lock, since most steps find nothing. A sequence that arrives now wakes the thread.
+        if arrived := bool(self._arrived):
+            with self._lock:
+                self._waiting.extend(self._arrived)
+                self._arrived.clear()
+        if self._waiting:
+            self._waiting = [sequence for sequence in self._waiting if not sequence.cancelled]
         for sequence in self._slots.running:
             # Cancelled sequences leave before the admission, so that waiting ones can take their slots in the same
             # step.

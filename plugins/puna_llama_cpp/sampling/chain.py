@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from puna.backend import InvalidRequestError, Sampling
 from puna_llama_cpp.binding.context import Context
 from puna_llama_cpp.binding.vocabulary import Vocabulary
-from puna_llama_cpp.sampling.top_k_prefilter import top_candidates
+from puna_llama_cpp.sampling.top_k_prefilter import top_candidates, worthwhile
 
 _INT32 = 2**31 - 1
 _MAX_LAST_N = 1 << 20
@@ -73,7 +73,8 @@ class SamplerChain:
         # A penalties sampler costs time even if its values change nothing.
         neutral = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty) == (1.0, 0.0, 0.0)
         penalizes = last_n > 0 and not neutral
-        self._prefilter_size = _prefilter_size(sampling, last_n if penalizes else 0)
+        size = _prefilter_size(sampling, last_n if penalizes else 0)
+        self._prefilter_size = size if worthwhile(vocabulary.size, size) else 0
         if penalizes:
             self._add(
                 lib.llama_sampler_init_penalties(

@@ -18,13 +18,18 @@ _GROUPS_PER_TOKEN = 4
 """Groups for each token that is asked for. More groups make the bound higher and the selection smaller."""
 
 
+def worthwhile(vocabulary_size: int, count: int) -> bool:
+    """Return whether `top_candidates` finds the `count` largest of so many logits."""
+    return vocabulary_size > MAX_CANDIDATES and vocabulary_size // _GROUP >= _GROUPS_PER_TOKEN * count
+
+
 def top_candidates(logits: NDArray[np.float32], count: int) -> NDArray[np.intp] | None:
     """Return token ids in ascending order that include the `count` largest logits and all equal to them.
 
     None: the vocabulary is small, or too many tokens reach the bound.
     """
     groups = len(logits) // _GROUP
-    if len(logits) <= MAX_CANDIDATES or groups < _GROUPS_PER_TOKEN * count:
+    if not worthwhile(len(logits), count):
         return None
     # Groups are strided, so that the maximum runs over whole rows, which numpy vectorizes.
     peaks = logits[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0)
