@@ -31,18 +31,22 @@ class SpscQueue(Generic[T]):
         """Append an item if there is room. Return whether there was."""
         if len(self._items) >= self._most:
             return False
+        self.append(item)
+        return True
+
+    def append(self, item: T) -> None:
+        """Append an item whether there is room or not."""
         self._items.append(item)
         if (reader := self._reader) is not None:
             self._reader = None
             # A reader that was cancelled leaves its future behind.
             if not reader.done():
                 reader.set_result(None)
-        return True
 
     async def put(self, item: T) -> None:
         """Append an item once there is room. After a cancellation the item is not in the queue."""
         while not self.put_nowait(item):
-            writer = self._writer = asyncio.get_running_loop().create_future()
+            writer = self._writer = asyncio.Future()
             await writer
 
     def get_nowait(self) -> T:
@@ -56,7 +60,26 @@ class SpscQueue(Generic[T]):
 
     async def get(self) -> T:
         """Remove and return the first item once there is one. After a cancellation no item is lost."""
+        # Without a call of `get_nowait`, which would cost as much as the rest.
         while not self._items:
-            reader = self._reader = asyncio.get_running_loop().create_future()
+            reader = self._reader = asyncio.Future()
             await reader
-        return self.get_nowait()
+        item = self._items.popleft()
+        if (writer := self._writer) is not None:
+            self._writer = None
+            if not writer.done():
+                writer.set_result(None)
+        return item
+
+    async def get_all(self) -> list[T]:
+        """Remove and return all items once there is one. After a cancellation no item is lost."""
+        while not self._items:
+            reader = self._reader = asyncio.Future()
+            await reader
+        items = list(self._items)
+        self._items.clear()
+        if (writer := self._writer) is not None:
+            self._writer = None
+            if not writer.done():
+                writer.set_result(None)
+        return items

@@ -23,6 +23,7 @@ _PLAIN64: Final = (1e-6, 1e21)
 _PLAIN32: Final = (9.999999974752427e-07, 1.0000000200408773e21)
 """Range of 32-bit floats that are written without an exponent. Go compares with 1e-6 and 1e21 rounded to 32 bits."""
 _LEAST_NORMAL32: Final = 2.0**-126
+_UNESCAPED: Final = re.compile(r"[ !#-%'-;=?-\[\]-~]*+")
 _PLAIN: Final = re.compile(r"[ !#-\[\]-~]*+")
 LONG: Final = 1 << 18
 """Characters encoded per call into native code, which holds the interpreter lock."""
@@ -70,6 +71,9 @@ def string(text: str) -> str:
     """Encode a string. A lone surrogate becomes U+FFFD."""
     if len(text) > LONG:
         return '"' + "".join([string(text[at : at + LONG])[1:-1] for at in range(0, len(text), LONG)]) + '"'
+    # Almost every text of a token is one that needs no escape.
+    if _UNESCAPED.fullmatch(text):
+        return f'"{text}"'
     # This encoder of Python leaves characters beyond ASCII as they are, as Go does.
     out = _string(text)
     out = html_escaped(out)

@@ -43,25 +43,27 @@ def progress(event: Progress) -> usage_pb2.Progress:
     )
 
 
-def generate_delta(delta: Delta) -> generate_pb2.GenerateDelta:
-    """Return a completion's delta as a message."""
-    message = generate_pb2.GenerateDelta(
-        text=replace_lone_surrogates(delta.text), thinking=replace_lone_surrogates(delta.thinking)
-    )
+def fill_generate_delta(message: generate_pb2.GenerateDelta, delta: Delta) -> None:
+    """Write a completion's delta into an empty message."""
+    # Every token passes here. Setting a field takes less than half as long as passing it to a constructor.
+    if delta.text:
+        message.text = replace_lone_surrogates(delta.text)
+    if delta.thinking:
+        message.thinking = replace_lone_surrogates(delta.thinking)
     if delta.tool_calls:
         message.tool_calls.extend(map(tool_call, delta.tool_calls))
     if delta.logprobs:
         message.logprobs.extend(map(logprob, delta.logprobs))
     if delta.choice:
         message.choice = delta.choice
-    return message
 
 
-def chat_delta(delta: Delta) -> chat_pb2.ChatDelta:
-    """Return a chat's delta as a message."""
-    message = chat_pb2.ChatDelta(
-        content=replace_lone_surrogates(delta.text), thinking=replace_lone_surrogates(delta.thinking)
-    )
+def fill_chat_delta(message: chat_pb2.ChatDelta, delta: Delta) -> None:
+    """Write a chat's delta into an empty message."""
+    if delta.text:
+        message.content = replace_lone_surrogates(delta.text)
+    if delta.thinking:
+        message.thinking = replace_lone_surrogates(delta.thinking)
     if delta.tool_call_deltas:
         message.tool_call_deltas.extend(map(tool_call_delta, delta.tool_call_deltas))
     if delta.tool_calls:
@@ -70,7 +72,6 @@ def chat_delta(delta: Delta) -> chat_pb2.ChatDelta:
         message.logprobs.extend(map(logprob, delta.logprobs))
     if delta.choice:
         message.choice = delta.choice
-    return message
 
 
 def generate_done(done: Done) -> generate_pb2.GenerateDone:

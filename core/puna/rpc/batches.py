@@ -9,7 +9,7 @@ since the end of the source ends the pause.
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from puna.blocking import retrieve_exception
 from puna.spsc_queue import SpscQueue
@@ -32,6 +32,7 @@ async def batches(
     """
     ready: SpscQueue[T | None] = SpscQueue(AHEAD)
     loop = asyncio.get_running_loop()
+    drawing: asyncio.Task[None] | None = None
     pausing: asyncio.Future[None] | None = None
 
     def resume() -> None:
@@ -39,7 +40,8 @@ async def batches(
             pausing.set_result(None)
 
     def tell(item: T) -> None:
-        ready.put_nowait(item)
+        if drawing is None or not drawing.done():
+            ready.put_nowait(item)
 
     source = make(tell)
 
@@ -49,35 +51,32 @@ async def batches(
                 async for item in source:
                     # Waits while the reader is far behind. So a client that does not read slows its own model down, and
                     # no other one.
-                    await ready.put(item)
+                    if not ready.put_nowait(item):
+                        await ready.put(item)
         finally:
-            ready.put_nowait(None)  # a full queue needs no end: the reader takes its items first
+            ready.append(None)
             resume()
 
     drawing = asyncio.create_task(draw())
     drawing.add_done_callback(retrieve_exception)
     try:
-        while True:
-            batch: list[T] = []
-            # Without the check, a reader that took the end together with items would wait here for ever.
-            item = None if drawing.done() and not ready else await ready.get()
-            while item is not None:
-                batch.append(item)
-                if not ready:
-                    break
-                item = ready.get_nowait()
-            if batch:
-                began = loop.time()
+        ended = False
+        while not ended:
+            items = await ready.get_all()
+            if ended := items[-1] is None:
+                items.pop()
+            if batch := cast("list[T]", items):
+                began = loop.time() if pause is not None else 0.0
                 yield batch
-                if pause is not None and (rest := began + pause(batch[-1]) - loop.time()) > 0 and not drawing.done():
+                if ended or pause is None or drawing.done():
+                    continue
+                if (rest := began + pause(batch[-1]) - loop.time()) > 0:
                     pausing = loop.create_future()
                     timer = loop.call_later(rest, resume)
                     try:
                         await pausing
                     finally:
                         timer.cancel()
-            if drawing.done() and not ready:
-                break
     finally:
         drawing.cancel()
         await asyncio.wait({drawing})

@@ -54,7 +54,7 @@ def _message(events: list[Event]) -> chat_pb2.StreamChatResponse:
     message = chat_pb2.StreamChatResponse()
     for event in events:
         if isinstance(event, Delta):
-            message.deltas.append(answers.chat_delta(event))
+            answers.fill_chat_delta(message.deltas.add(), event)
         elif isinstance(event, Progress):
             # A batch keeps the last progress only. Older ones are out of date.
             message.progress.CopyFrom(answers.progress(event))
@@ -63,6 +63,6 @@ def _message(events: list[Event]) -> chat_pb2.StreamChatResponse:
         else:
             # The text or the calls that were held back to the end are a delta like any other.
             if event.delta != Delta():
-                message.deltas.append(answers.chat_delta(event.delta))
+                answers.fill_chat_delta(message.deltas.add(), event.delta)
             message.done.CopyFrom(answers.chat_done(event))
     return message

@@ -51,7 +51,7 @@ def _message(events: list[Event]) -> generate_pb2.StreamGenerateResponse:
     message = generate_pb2.StreamGenerateResponse()
     for event in events:
         if isinstance(event, Delta):
-            message.deltas.append(answers.generate_delta(event))
+            answers.fill_generate_delta(message.deltas.add(), event)
         elif isinstance(event, Progress):
             # A batch keeps the last progress only. Older ones are out of date.
             message.progress.CopyFrom(answers.progress(event))
@@ -60,6 +60,6 @@ def _message(events: list[Event]) -> generate_pb2.StreamGenerateResponse:
         else:
             # The text or the calls that were held back to the end are a delta like any other.
             if event.delta != Delta():
-                message.deltas.append(answers.generate_delta(event.delta))
+                answers.fill_generate_delta(message.deltas.add(), event.delta)
             message.done.CopyFrom(answers.generate_done(event))
     return message

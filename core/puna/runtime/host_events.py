@@ -14,8 +14,8 @@ class Incoming:
 
     __slots__ = ("bytes", "ended", "events", "excessive")
 
-    def __init__(self) -> None:
-        self.events: SpscQueue[wire.SequenceEvent | None] = SpscQueue()
+    def __init__(self, max_unread: int) -> None:
+        self.events: SpscQueue[wire.SequenceEvent | None] = SpscQueue(max_unread)
         """The events that are not taken yet; None: the host is gone, or too many events wait."""
         self.bytes = 0
         """Size of all events so far."""
@@ -44,7 +44,7 @@ class IncomingEvents:
         """Return a new sequence and its id."""
         # Ids are never reused, since events of a cancelled sequence may still arrive.
         self._last_id += 1
-        incoming = self._sequences[self._last_id] = Incoming()
+        incoming = self._sequences[self._last_id] = Incoming(self._max_unread)
         return self._last_id, incoming
 
     def close(self, sequence_id: int) -> None:
@@ -55,7 +55,7 @@ class IncomingEvents:
     def end(self) -> None:
         """Wake every sequence, since the host is gone."""
         for incoming in self._sequences.values():
-            incoming.events.put_nowait(None)
+            incoming.events.append(None)
 
     @property
     def due(self) -> bool:
@@ -70,23 +70,24 @@ class IncomingEvents:
         except DecodeError:
             self._violated("it sent a message that cannot be read")
             return
+        # The events share the size of their message, which costs less than measuring each.
+        share = len(message) // max(len(events), 1)
         for event in events:
             incoming = self._sequences.get(event.sequence_id)
             if incoming is not None:
-                # The events share the size of their message, which costs less than measuring each.
-                incoming.bytes += len(message) // len(events)
+                incoming.bytes += share
                 if incoming.bytes > self._max_bytes:
                     self._end_excessive(event.sequence_id, incoming)
                 # Waiting here would hold up all other sequences of the stream. So a sequence whose client reads too
                 # slowly goes on until too many events wait, and is then cancelled.
-                elif len(incoming.events) < self._max_unread:
-                    incoming.events.put_nowait(event)
+                elif incoming.events.put_nowait(event):
+                    continue
                 elif event.HasField("prefill"):
                     continue  # a report without text, which no client misses
                 else:
                     self.close(event.sequence_id)
                     self._cancel(event.sequence_id)
-                    incoming.events.put_nowait(None)
+                    incoming.events.append(None)
             # An event of a cancelled sequence may have crossed the cancel. The host cannot know an id before the core.
             elif not 0 < event.sequence_id <= self._last_id:
                 self._violated("it sent an event of a sequence that does not exist")
@@ -97,5 +98,5 @@ class IncomingEvents:
         if not incoming.excessive:
             incoming.excessive = True
             text = f"the backend sent more than {self._max_bytes} bytes (PUNA_MAX_SEQUENCE_BYTES)"
-            incoming.events.put_nowait(wire.SequenceEvent(failure=wire.Failure(message=text)))
+            incoming.events.append(wire.SequenceEvent(failure=wire.Failure(message=text)))
             self._cancel(sequence_id)

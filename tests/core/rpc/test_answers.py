@@ -4,7 +4,7 @@ from puna.backend import TokenLogprob
 from puna.messages import ToolCall
 from puna.rpc import answers
 from puna.serving.answers import Delta, Done, LogprobWithText, Progress, Rendered, Timings, Usage
-from puna_client.v1 import usage_pb2
+from puna_client.v1 import chat_pb2, generate_pb2, usage_pb2
 
 CALL = ToolCall(id="call_1", index=2, name="f", arguments='{"a":1}')
 ENTRY = TokenLogprob(
@@ -37,7 +37,9 @@ def test_progress_has_one_kind_with_its_numbers(event, which, fields):
 
 def test_a_delta_becomes_text_or_content():
     delta = Delta(text="a\ud800", thinking="t\udc00", tool_calls=(CALL,), logprobs=(ENTRY,))
-    completion, chat = answers.generate_delta(delta), answers.chat_delta(delta)
+    completion, chat = generate_pb2.GenerateDelta(), chat_pb2.ChatDelta()
+    answers.fill_generate_delta(completion, delta)
+    answers.fill_chat_delta(chat, delta)
     assert (completion.text, completion.thinking) == (chat.content, chat.thinking) == ("a\ufffd", "t\ufffd")
     for message in (completion, chat):
         (call,) = message.tool_calls
