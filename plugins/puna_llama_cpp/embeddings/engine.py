@@ -34,11 +34,10 @@ GPU_BATCH = 512
 """
 
 
-def normalized(vector: NDArray[np.float32]) -> list[float]:
+def normalized(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return a vector scaled to length 1 in llama-server's arithmetic: the sum in 64 bits, the factor in 32."""
     total = math.sqrt(float(np.square(vector.astype(np.float64)).sum()))
-    factor = np.float32(1.0 / total if total > 0 else 0.0)
-    return (vector * factor).tolist()  # type: ignore[no-any-return] # numpy leaves this open
+    return vector * np.float32(1.0 / total if total > 0 else 0.0)
 
 
 class EmbeddingEngine:

@@ -1,6 +1,7 @@
 """A loaded model that embeds or ranks texts."""
 
 import asyncio
+from array import array
 from collections.abc import AsyncGenerator, Sequence
 
 import llama_cpp.llama_cpp as lib
@@ -59,7 +60,9 @@ class EmbeddingModel(LlamaModel):
         vectors = await self._evaluate(texts)
         embeddings = []
         for index, (vector, tokens) in enumerate(zip(vectors, texts, strict=True)):
-            embeddings.append(Embedding(vector.tolist() if raw else normalized(vector), len(tokens)))
+            # Packed floats, since a list would have an object for each number.
+            values = array("f", (vector if raw else normalized(vector)).tobytes())
+            embeddings.append(Embedding(values, len(tokens)))
             if index % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
         return embeddings
@@ -72,7 +75,10 @@ class EmbeddingModel(LlamaModel):
         """Return how well each document fits the query."""
         if not self._ranks:
             raise UnsupportedError("this model does not support reranking")
-        pairs = [self._pair(query, document) for document in documents]
+        pairs = []
+        for document in documents:
+            pairs.append(self._pair(query, document))
+            await asyncio.sleep(0)  # as in `embed`
         vectors = await self._evaluate(pairs)
         return DocumentScores([float(vector[0]) for vector in vectors], sum(map(len, pairs)))
 

@@ -1,4 +1,5 @@
 import json
+import operator
 import struct
 
 import pytest
@@ -122,7 +123,12 @@ def test_arrays_of_floats_have_go_digits(with_numpy, monkeypatch):
         gojson.floats32(struct.pack("<f", float("nan")))
 
 
-@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)))
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+SMALL = st.floats(2.0**-23, 2.0**-9, width=32)
+"""Usual among the numbers of a vector. Below 1e-6 Go writes an exponent."""
+
+
+@given(st.lists(FLOATS | SMALL | SMALL.map(operator.neg)))
 def test_fast_and_slow_digits_are_the_same(values):
     packed = struct.pack(f"<{len(values)}f", *values)
     assert gojson.floats32(packed) == gojson.dumps([gojson.Float32(each) for each in values])

@@ -1,8 +1,11 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from puna import errors
+from puna.serving import embed
 from puna.serving.requests import EmbedRequest, RequestOptions
 
 
@@ -32,7 +35,7 @@ async def test_dimensions(serving, dimensions, vector):
 
 async def test_raw_vectors(serving):
     found = await serving.embed(asked("a", raw=True))
-    assert found.vectors == ((3, 4, 0),)
+    assert [list(each) for each in found.vectors] == [[3, 4, 0]]
     cut = await serving.embed(asked("a", raw=True, dimensions=2))
     assert math.hypot(*cut.vectors[0]) == pytest.approx(1)
 
@@ -97,3 +100,9 @@ class TestLongInputs:
         backend.facts = {}
         with pytest.raises(errors.InputTooLongError):
             await serving.embed(asked("abcdefgh", model="plain", values={"num_ctx": 8}))
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=40))
+def test_both_ways_of_normalising_have_the_same_bits(values):
+    slow, fast = embed._normalised(values), embed._fast_normalised()(values)
+    assert list(slow) == list(fast)
