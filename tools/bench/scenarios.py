@@ -38,18 +38,22 @@ class Scenario:
     """What is done once to each server before."""
 
 
-async def streams(server: Server, model: str, turn: int, *, count: int, tokens: int, words: int = 24) -> Outcome:
-    """Let `count` clients stream at once, each with a prompt of its own."""
-    return await together(
-        [partial(generate, server, model, text(words, 1000 * turn + i), tokens, seed=i) for i in range(count)]
-    )
+async def streams(
+    server: Server, model: str, turn: int, *, count: int, tokens: int, words: int = 24, first: int = 0
+) -> Outcome:
+    """Let `count` clients stream at once, each with a prompt of its own.
+
+    `first` sets the prompts apart from those of other scenarios with the model. A server that keeps its answers could
+    draft from them.
+    """
+    numbers = range(first + 1000 * turn, first + 1000 * turn + count)
+    return await together([partial(generate, server, model, text(words, n), tokens, seed=n) for n in numbers])
 
 
-async def grpc_streams(server: Server, model: str, turn: int, *, count: int, tokens: int) -> Outcome:
+async def grpc_streams(server: Server, model: str, turn: int, *, count: int, tokens: int, first: int) -> Outcome:
     """Do the same over gRPC."""
-    return await together(
-        [partial(generate_grpc, server, model, text(24, 1000 * turn + i), tokens, seed=i) for i in range(count)]
-    )
+    numbers = range(first + 1000 * turn, first + 1000 * turn + count)
+    return await together([partial(generate_grpc, server, model, text(24, n), tokens, seed=n) for n in numbers])
 
 
 async def raw_one(path: Path, tokens: int, turn: int) -> Outcome:
@@ -211,9 +215,9 @@ async def short_beside_long(server: Server, model: str, turn: int) -> Outcome:
     return Outcome(time.perf_counter() - began, outcome.streams, count + len(outcome.streams))
 
 
-def one(name: str, model: str, tokens: int) -> Scenario:
-    """Return the scenario in which one client streams."""
-    return Scenario(name, model, partial(streams, count=1, tokens=tokens), RATE, raw=tokens)
+def one(name: str, model: str, tokens: int, first: int = 0) -> Scenario:
+    """Return the scenario in which one client streams. `first`: see `streams`."""
+    return Scenario(name, model, partial(streams, count=1, tokens=tokens, first=first), RATE, raw=tokens)
 
 
 _LONG = 128
@@ -227,21 +231,24 @@ QUESTIONS = (
 )
 RATE = ("tokens/s", "first", "gap p50", "gap p99")
 PROMPT = ("prompt/s", "first")
+TOY = ("tokens/s", "first")
+# The numbers of the first prompts of scenarios that share a model.
+_WARM, _EIGHT, _SIXTEEN, _GRPC, _GRPC_EIGHT = range(100_000, 600_000, 100_000)
 SCENARIOS = (
     Scenario("cold", "135m", cold, ("first",), unloads=True),
     one("one", "135m", _LONG),
-    replace(one("one warm", "135m", _LONG), prepare=fill_cache),
+    replace(one("one warm", "135m", _LONG, _WARM), prepare=fill_cache),
     one("one Q4_K", "135m-q4", _LONG),
     one("one published", "published", _LONG),
     one("one 1B", "1b", _SHORT),
     one("one 1B Q4_K", "1b-q4", _SHORT),
     one("one 3B", "3b", _SHORT),
     one("one 3B Q4_K", "3b-q4", _SHORT),
-    Scenario("eight", "135m", partial(streams, count=8, tokens=_LONG), RATE),
-    Scenario("eight Q4_K", "135m-q4", partial(streams, count=8, tokens=_LONG), RATE),
-    Scenario("eight published", "published", partial(streams, count=8, tokens=_LONG), RATE),
-    Scenario("eight 1B Q4_K", "1b-q4", partial(streams, count=8, tokens=_SHORT), RATE),
-    Scenario("sixteen", "135m", partial(streams, count=16, tokens=_LONG), RATE),
+    Scenario("eight", "135m", partial(streams, count=8, tokens=_LONG, first=_EIGHT), RATE),
+    Scenario("eight Q4_K", "135m-q4", partial(streams, count=8, tokens=_LONG, first=_EIGHT), RATE),
+    Scenario("eight published", "published", partial(streams, count=8, tokens=_LONG, first=_EIGHT), RATE),
+    Scenario("eight 1B Q4_K", "1b-q4", partial(streams, count=8, tokens=_SHORT, first=_EIGHT), RATE),
+    Scenario("sixteen", "135m", partial(streams, count=16, tokens=_LONG, first=_SIXTEEN), RATE),
     Scenario("prefill", "135m", partial(prefill, words=1900), PROMPT),
     Scenario("prefill Q4_K", "135m-q4", partial(prefill, words=1900), PROMPT),
     Scenario("prefill published", "published", partial(prefill, words=1500), PROMPT),
@@ -255,9 +262,10 @@ SCENARIOS = (
     Scenario("agent", "agent", agent, ("tokens/s",)),
     Scenario("wander", "agent", wander, ("tokens/s", "decoding/s")),
     Scenario("chat", "published", chat, ("tokens/s", "first")),
-    Scenario("toy one", "toy", partial(streams, count=1, tokens=512), ("tokens/s", "first")),
-    Scenario("toy eight", "toy", partial(streams, count=8, tokens=512), ("tokens/s", "first")),
-    Scenario("toy eight gRPC", "toy", partial(grpc_streams, count=8, tokens=512), ("tokens/s", "first"), grpc=True),
+    Scenario("toy one", "toy", partial(streams, count=1, tokens=512), TOY),
+    Scenario("toy one gRPC", "toy", partial(grpc_streams, count=1, tokens=512, first=_GRPC), TOY, grpc=True),
+    Scenario("toy eight", "toy", partial(streams, count=8, tokens=512, first=_EIGHT), TOY),
+    Scenario("toy eight gRPC", "toy", partial(grpc_streams, count=8, tokens=512, first=_GRPC_EIGHT), TOY, grpc=True),
     Scenario("requests", "toy", requests, ("requests/s", "first")),
     Scenario("requests gRPC", "toy", grpc_requests, ("requests/s", "first"), grpc=True),
     Scenario("embed single", "bert", single_inputs, ("inputs/s",)),
