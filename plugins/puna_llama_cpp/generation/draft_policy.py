@@ -50,7 +50,14 @@ OWN_TEXT: Final = 0
 """Rates from this index on, one for each class: drafts from the sequence's own text."""
 HISTORY: Final = len(MATCH_LENGTHS)
 """Rates from this index on: drafts from other answers."""
-FORCED: Final = 2 * len(MATCH_LENGTHS)
+RESUMED: Final = 2 * len(MATCH_LENGTHS)
+"""Rates from this index on: drafts from a place that the text had left."""
+AGREED: Final = 3 * len(MATCH_LENGTHS)
+"""Rates from this index on: tokens that at least two places name, and none contradicts."""
+CONTESTED: Final = 4 * len(MATCH_LENGTHS)
+"""The rate of tokens that other places contradict, compared with the share of places that name them."""
+_CONTESTED_RATE: Final = 0.8
+FORCED: Final = CONTESTED + 1
 """The rate of text that a constraint forces. The model may divide it into tokens in another way."""
 _FORCED_RATE: Final = 0.9
 MODEL: Final = FORCED + 1
@@ -111,7 +118,7 @@ class AcceptanceRates:
 
     def __init__(self) -> None:
         """Start with assumed rates."""
-        self._rates = [*_INITIAL_RATES, *_INITIAL_RATES, _FORCED_RATE, *_CONFIDENCE_RATES, _MODEL_PASS_RATE]
+        self._rates = [*_INITIAL_RATES * 4, _CONTESTED_RATE, _FORCED_RATE, *_CONFIDENCE_RATES, _MODEL_PASS_RATE]
         self._weights = [float(_PRIOR_WEIGHT)] * len(self._rates)
         self._declined = [0] * len(self._rates)
 

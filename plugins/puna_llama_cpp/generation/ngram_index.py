@@ -19,6 +19,8 @@ class NgramIndex:
         self.tokens = tokens
         self.latest: dict[tuple[int, ...], int] = {}
         """For each n-gram, the index of the token that followed its latest occurrence."""
+        self.followed: tuple[list[int], int, int] | None = None
+        """The tokens that this list followed last, the index of the next one there, and this list's length then."""
         self._earlier: list[int] = [-1] * NGRAM
         """For each token, the index of the one that followed the occurrence before; -1: there is none."""
 

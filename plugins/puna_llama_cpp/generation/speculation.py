@@ -9,7 +9,9 @@ same logits as without drafts, to the bit where the kernels compute them, so the
 
 Two texts are searched: that of the sequence itself, prompt and answer, and the recent answers to requests with the same
 cache salt (`answer_history`). Of all places at which the last tokens occurred before, those count where the most tokens
-in front agree. They vote on each draft token, and the places that voted for another token drop out. Where a constraint
+in front agree. They vote on each draft token, and the places that voted for another token drop out. A text that repeats
+an earlier one often leaves it for a few tokens: a call of the same tool with another argument. So where no place is
+found, the last token is looked for behind the place that the text followed last. Where a constraint
 leaves no choice of text, as in the names of a schema's properties, that text is drafted: the model still chooses its
 tokens, so the answer is the same. `draft_policy` decides how far a draft goes. Where a draft model promises to save
 more (`draft_model`), its tokens are taken instead.
@@ -24,6 +26,8 @@ from typing import Final
 from puna_llama_cpp.generation.answer_history import AnswerHistory
 from puna_llama_cpp.generation.draft_model import DraftModel
 from puna_llama_cpp.generation.draft_policy import (
+    AGREED,
+    CONTESTED,
     FORCED,
     HISTORY,
     MATCH_LENGTHS,
@@ -31,6 +35,7 @@ from puna_llama_cpp.generation.draft_policy import (
     MODEL_PASS,
     NO_DRAFT,
     OWN_TEXT,
+    RESUMED,
     Draft,
     Learned,
     StepCosts,
@@ -41,6 +46,8 @@ _OWN_PLACES: Final = 4
 """Places in the sequence's own text that are compared, the latest first."""
 _HISTORY_PLACES: Final = 12
 """Places in the history that are compared."""
+_RESUME_TOKENS: Final = 24
+"""Tokens behind the place that a text has left among which it is looked for again."""
 _CONTEXT_TOKENS: Final = 32
 """Tokens in front of an answer that are kept with it, so that its beginning is found again."""
 _FORCED_TEXTS: Final = 1024
@@ -103,13 +110,16 @@ class Speculator:
         if limit < 1 or len(index.tokens) < NGRAM:
             return NO_DRAFT
         matched, places = self._places(index, salt)
+        source = OWN_TEXT if places and places[0].own else HISTORY
+        if places:
+            index.followed = places[0].tokens, places[0].next, len(index.tokens)
+        elif (resumed := _resumed(index)) is not None:
+            source, matched, places = RESUMED, 1, [resumed]
         # A text may end within a character.
         certain = self._tokenize(forced.decode("utf-8", "ignore")) if forced else []
         if not places and not certain:
             return NO_DRAFT
         rates = learned.rates
-        # Rates are counted by where the latest place is.
-        source = OWN_TEXT if places and places[0].own else HISTORY
         row = self.costs.row_share()
         limit = min(limit, int(learned.account.steps / row))
         # In steps, and in tokens.
@@ -122,10 +132,10 @@ class Speculator:
                 voters = [place for place in places if place.token(len(tokens), tokens) == token]
             elif places:
                 token, voters = _vote(places, tokens)
-                kind, share = (
-                    source + _CLASSES[min(matched + len(tokens), MATCH_LENGTHS[-1])],
-                    len(voters) / len(places),
-                )
+                share = len(voters) / len(places)
+                # What one place says, places that disagree, and places that agree are right to different degrees.
+                length_class = _CLASSES[min(matched + len(tokens), MATCH_LENGTHS[-1])]
+                kind = CONTESTED if share < 1 else (source if len(voters) == 1 else AGREED) + length_class
             else:
                 break
             if token < 0:
@@ -196,6 +206,20 @@ class Speculator:
                 break
             found, matched = longer, length
         return matched, found
+
+
+def _resumed(index: NgramIndex) -> _Place | None:
+    """Return where the text goes on behind the place that it followed last; None: it has not come back there."""
+    if index.followed is None:
+        return None
+    tokens, left, length = index.followed
+    # The text may say in fewer or in more tokens what stood there.
+    end = min(left + len(index.tokens) - length + _RESUME_TOKENS, len(tokens))
+    try:
+        found = tokens.index(index.tokens[-1], left, end)
+    except ValueError:
+        return None
+    return _Place(tokens, found + 1, own=tokens is index.tokens) if found + 1 < len(tokens) else None
 
 
 def _vote(places: list[_Place], drafted: list[int]) -> tuple[int, list[_Place]]:
