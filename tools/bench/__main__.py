@@ -2,9 +2,12 @@
 
 import argparse
 import asyncio
+import math
 import shlex
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -47,6 +50,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=Path, required=True, help="folder that make_bench_models.py wrote")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="leave out rounds to take no longer, but for the first of each"
+    )
+    parser.add_argument(
         "--only", default="", help='comma list of scenario names; "page" are those of the page of results'
     )
     parser.add_argument(
@@ -76,11 +82,12 @@ def chosen(told: argparse.Namespace) -> list[Scenario]:
 
 
 async def measure(
-    scenario: Scenario, servers: list[Server], rounds: int, raw: Path | None = None
+    scenario: Scenario, servers: list[Server], rounds: int, raw: Path | None = None, seconds: float = math.inf
 ) -> dict[str, list[Outcome]]:
     """Run a scenario on every server in turn, `rounds` times after a warm-up.
 
-    `raw`: a model's file, with which llama.cpp's bare loop is measured too.
+    `raw`: a model's file, with which llama.cpp's bare loop is measured too. After so many `seconds` no round begins,
+    but for the first.
     """
     asked = {server.name: partial(scenario.ask, server, scenario.model) for server in servers}
     if raw:
@@ -89,7 +96,11 @@ async def measure(
         for server in servers:
             await scenario.prepare(server, scenario.model)
     outcomes: dict[str, list[Outcome]] = {name: [] for name in asked}
+    until = time.monotonic() + seconds
     for turn in range(rounds + 1):
+        if turn > 1 and time.monotonic() > until:
+            print(f"{scenario.name}: time is short, so there are {turn - 1} of {rounds} rounds")
+            break
         for name, ask in list(asked.items()):
             try:
                 outcome = await ask(turn)
@@ -155,10 +166,12 @@ async def described(server: Server, command: str) -> str:
     return f"`{command}`" + (f", which tells version {version}" if version else "")
 
 
-async def report(scenario: Scenario, asked: list[Server], told: argparse.Namespace, results: Results) -> bool:
+async def report(
+    scenario: Scenario, asked: list[Server], told: argparse.Namespace, results: Results, seconds: float
+) -> bool:
     """Ask servers for a scenario, print its rows and add them to the results. Return whether no server failed."""
     model = told.models / f"{scenario.model}.gguf"
-    outcomes = await measure(scenario, asked, told.rounds, model if told.raw and scenario.raw else None)
+    outcomes = await measure(scenario, asked, told.rounds, model if told.raw and scenario.raw else None, seconds)
     if not outcomes:
         return not asked
     figures = {figure: values_of(figure, outcomes) for figure in scenario.figures}
@@ -175,8 +188,10 @@ async def report(scenario: Scenario, asked: list[Server], told: argparse.Namespa
 
 
 async def main() -> None:
-    """Run everything, print the table, and write the page."""
-    told = arguments()
+    """Run everything, print the table, and write the page. The servers end with it, when it is told to end too."""
+    if task := asyncio.current_task():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    told, began = arguments(), time.monotonic()
     scenarios = chosen(told)
     names = {each.name for each in scenarios}
     known = {name: each for name, each in given(told).items() if not each.scenarios or each.scenarios & names}
@@ -202,13 +217,20 @@ async def main() -> None:
             results = Results(machine, told.rounds, about)
             print(f"{'':14}" + "".join(f"{column:>14}" for column in columns))
             print(f"  {'start s':12}" + "".join(f"{server.start_seconds:>14.3f}" for server in servers))
-            whole = [await report(each, able(each, servers, known), told, results) for each in scenarios]
+            whole, end = True, began + 60 * told.minutes
+            for number, each in enumerate(scenarios):
+                # What a scenario leaves of its share of the time goes to those behind it.
+                seconds = max(0.0, end - time.monotonic()) / (len(scenarios) - number)
+                whole &= await report(each, able(each, servers, known), told, results, seconds)
             print(
                 f"  {'memory MB':12}" + "".join(f"{sum(map(memory, server.pids)) / 1e6:>14.1f}" for server in servers)
             )
-    if not all(whole):
+    if not whole:
         sys.exit("a server failed")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except asyncio.CancelledError:
+        sys.exit("ended by SIGTERM")

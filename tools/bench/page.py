@@ -30,7 +30,7 @@ SUMMARY: Mapping[tuple[str, str], str] = {
     ("one", "tokens/s"): "one stream, 135M Q8_0",
     ("one 1B Q4_K", "tokens/s"): "one stream, 1B Q4_K_M",
     ("eight", "tokens/s"): "eight streams, 135M Q8_0",
-    ("eight published", "tokens/s"): "eight, SmolLM2 Q4_1",
+    ("one published", "tokens/s"): "one stream, SmolLM2 Q4_1",
     ("prefill 1B Q4_K", "prompt/s"): "a prompt, 1B Q4_K_M",
     ("shared prefix", "tokens/s"): "prompts that begin alike",
     ("agent", "tokens/s"): "an agent that calls tools",
@@ -152,7 +152,7 @@ def page(results: Results, pictures: Mapping[str, str]) -> str:
         f"# {machine.processor}, {machine.cores} cores",
         "",
         f"{results.date}, {machine.system}{f', {machine.vectors}' * bool(machine.vectors)}{bandwidth}.",
-        f"{results.rounds} rounds, in which each server was asked in turn. Values are medians. Ratios are taken",
+        f"Up to {results.rounds} rounds, in which each server was asked in turn. Values are medians. Ratios are taken",
         "round by round: the median and the range. `python -m tools.bench.page` wrote this page.",
         "",
         *(f"- {name}: {told}" for name, told in results.servers.items()),
@@ -189,8 +189,7 @@ def main() -> None:
     told = parser.parse_args()
     newest = rewrite(told.folder)
     if told.readme:
-        link = os.path.relpath(told.folder / "README.md", told.readme.parent)
-        readme.update(told.readme, newest, Path(link).as_posix())
+        readme.update(told.readme, newest, Path(os.path.relpath(told.folder, told.readme.parent)).as_posix())
 
 
 if __name__ == "__main__":

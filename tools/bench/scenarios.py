@@ -273,18 +273,16 @@ SCENARIOS = (
     Scenario("embed short beside long", "bert", short_beside_long, ("first", "seconds")),
 )
 PAGE = (
-    *("one", "one Q4_K", "one published", "one 1B", "one 1B Q4_K", "eight", "eight Q4_K", "eight published"),
+    *("one", "one Q4_K", "one published", "one 1B", "one 1B Q4_K", "eight", "eight Q4_K"),
     *(
         "prefill",
         "prefill Q4_K",
-        "prefill 1B",
         "prefill 1B Q4_K",
         "shared prefix",
         "agent",
-        "wander",
-        "toy one",
         "toy eight",
+        "embed single",
+        "embed lists",
     ),
-    *("embed single", "embed lists"),
 )
 """The scenarios of the page of results: `--only page`."""

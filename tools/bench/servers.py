@@ -1,6 +1,8 @@
 """Starting the servers under test, and what their processes take."""
 
 import asyncio
+import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -58,6 +60,8 @@ class Server:
     """From its start to its first answer."""
     session: aiohttp.ClientSession
     secrets: Secrets | None = None
+    store: Path | None = None
+    """The folder of blobs of a server that was started with a store of its own."""
     unloads: ClassVar[bool] = True
     """Whether it can be told to drop a model from memory."""
 
@@ -88,11 +92,19 @@ class Server:
 
     async def create(self, name: str, path: Path) -> None:
         """Make a model of a GGUF file."""
-        with path.open("rb") as file:
-            digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            async with self.session.post(f"{self.url}/api/blobs/{digest}", data=file) as answer:
-                answer.raise_for_status()
+        digest = await asyncio.to_thread(digest_of, path)
+        blob = f"{self.url}/api/blobs/{digest}"
+        if self.store and not (kept := self.store / digest.replace(":", "-")).exists():
+            # Both Ollama and Puna keep a blob under this name. A link saves sending gigabytes to each server.
+            self.store.mkdir(exist_ok=True)
+            with contextlib.suppress(OSError):  # another file system
+                kept.hardlink_to(path)
+        async with self.session.head(blob) as answer:
+            known = answer.status == 200
+        if not known:
+            with path.open("rb") as file:
+                async with self.session.post(blob, data=file) as answer:
+                    answer.raise_for_status()
         body: dict[str, object] = {"model": name, "files": {path.name: digest}, "stream": False}
         if not reader.read(path).has("tokenizer.chat_template"):
             body["template"] = "{{ .Prompt }}"
@@ -142,6 +154,13 @@ class Server:
             if answer.status != 200:
                 raise RuntimeError(f"{self.name}: {await answer.text()}")
             return len((await answer.json())["embeddings"])
+
+
+@functools.cache
+def digest_of(path: Path) -> str:
+    """Return the digest by which servers know a file."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def free_port() -> int:
@@ -215,7 +234,7 @@ async def running(name: str, command: str, folder: Path, *, secured: bool = Fals
     async with process(words, environment, folder / "log") as started, client(trust, headers) as session:
         await answering(session, f"{url}/api/version", started)
         took = time.perf_counter() - began
-        yield Server(name, url, f"127.0.0.1:{grpc}", started.pid, took, session, secrets)
+        yield Server(name, url, f"127.0.0.1:{grpc}", started.pid, took, session, secrets, store / "blobs")
 
 
 def client(trust: ssl.SSLContext | bool = True, headers: dict[str, str] | None = None) -> aiohttp.ClientSession:

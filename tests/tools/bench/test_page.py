@@ -89,7 +89,7 @@ def test_the_readme_gets_the_newest_ratios_between_its_marks(results, tmp_path):
     results.add("eight", "tokens/s", {"puna": [90.0, 90.0], "other & more": [30.0, 45.0]})
     path = tmp_path / "README.md"
     path.write_text(f"# Name\n\n{readme.BEGIN}old\n{readme.END}\nMore.\n")
-    readme.update(path, results, "results/README.md")
+    readme.update(path, results, "results")
     before, _, rest = path.read_text().partition(readme.BEGIN)
     told, _, after = rest.partition(readme.END)
     assert (before, after) == ("# Name\n\n", "\nMore.\n")
@@ -97,7 +97,8 @@ def test_the_readme_gets_the_newest_ratios_between_its_marks(results, tmp_path):
     assert "2 cores" in told
     assert "other & more's 2.00 times for one stream and 2.50 times for eight." in told
     assert "[All results](results/README.md)" in told
-    readme.update(path, results, "results/README.md")
+    assert "(results/summary.svg)" in told
+    readme.update(path, results, "results")
     assert " ".join(path.read_text().partition(readme.BEGIN)[2].partition(readme.END)[0].split()) == told
 
 
