@@ -38,7 +38,17 @@ FUNCTIONS: Final = {
     "quantize_row_q8_K": "quantize_row_q8_K",
     "rms_norm_mul": "ggml_compute_forward_rms_norm_mul_fused",
     "aligned_malloc": "ggml_aligned_malloc",
+    "graph_compute": "ggml_graph_compute",
     "mul_mat": "ggml_compute_forward_mul_mat",
+    "add": "ggml_compute_forward_add",
+    "glu": "ggml_compute_forward_glu",
+    "rope": "ggml_compute_forward_rope",
+    "set_rows": "ggml_compute_forward_set_rows",
+    "swiglu": "ggml_vec_swiglu_f32",
+    "to_f16": "ggml_cpu_fp32_to_fp16",
+    "dot_q5_k": "ggml_vec_dot_q5_K_q8_K",
+    "dot_q6_k": "ggml_vec_dot_q6_K_q8_K",
+    "dot_iq4_xs": "ggml_vec_dot_iq4_xs_q8_K",
 }
 """ggml's functions that the kernels replace or call, by the member of struct ggml_functions that holds the pointer."""
 

@@ -50,6 +50,7 @@ _INTERFACE: Final = {
     "puna_expert_calls": (ctypes.c_long,),
     "puna_attention_calls": (ctypes.c_long,),
     "puna_norm_calls": (ctypes.c_long,),
+    "puna_planned_graphs": (ctypes.c_long,),
 }
 """The library's own functions, which replace none of ggml's: result type, then argument types."""
 

@@ -31,6 +31,21 @@ enum ggml_type {
   GGML_TYPE_MXFP4 = 39,
 };
 
+enum ggml_op {
+  GGML_OP_NONE = 0,
+  GGML_OP_ADD = 2,
+  GGML_OP_MUL = 7,
+  GGML_OP_RMS_NORM = 25,
+  GGML_OP_MUL_MAT = 29,
+  GGML_OP_RESHAPE = 36,
+  GGML_OP_VIEW = 37,
+  GGML_OP_PERMUTE = 38,
+  GGML_OP_TRANSPOSE = 39,
+  GGML_OP_SET_ROWS = 42,
+  GGML_OP_ROPE = 48,
+  GGML_OP_GLU = 100,
+};
+
 struct ggml_threadpool;
 
 // The parameters with which one thread computes its share of one node of a graph.
@@ -59,12 +74,39 @@ struct ggml_tensor {
   char padding[8];
 };
 
+// A graph, in the order in which its nodes are computed.
+struct ggml_cgraph {
+  int size, n_nodes, n_leafs;
+  struct ggml_tensor **nodes, **grads, **grad_accs, **leafs;
+  int32_t* use_counts;
+  struct {
+    size_t size;
+    uint32_t* used;
+    struct ggml_tensor** keys;
+  } visited_hash_set;
+  int order;
+  uint64_t uid;  // the same for the same graph; 0 if it has none
+};
+
+struct ggml_cplan {
+  size_t work_size;
+  uint8_t* work_data;
+  int n_threads;
+  struct ggml_threadpool* threadpool;
+  bool (*abort_callback)(void* data);
+  void* abort_callback_data;
+  bool use_ref;
+};
+
 // llamafile_sgemm of llamafile/sgemm.h. It computes C = A' B for m rows of A and n columns of B, each of k blocks. lda
 // and ldb count blocks, ldc counts floats. The result is false if the function does not compute such a product.
 typedef bool (*sgemm_fn)(const struct ggml_compute_params*, int64_t m, int64_t n, int64_t k, const void* A, int64_t lda,
                          const void* B, int64_t ldb, void* C, int64_t ldc, int Atype, int Btype, int Ctype);
 typedef void (*quantize_fn)(const float* x, void* y, int64_t k);  // k is the number of values
 typedef void (*forward_fn)(const struct ggml_compute_params*, struct ggml_tensor* dst);
+
+// The dot product of a row and a column of n values.
+typedef void (*dot_fn)(int n, float* out, size_t, const void* x, size_t, const void* y, size_t, int rows);
 
 // ggml's own functions, which loader.py looks up.
 struct ggml_functions {
@@ -79,7 +121,11 @@ struct ggml_functions {
   quantize_fn quantize_row_q8_0, quantize_row_q8_1, quantize_row_q8_K;
   void (*rms_norm_mul)(const struct ggml_compute_params*, struct ggml_tensor* norm, struct ggml_tensor* dst);
   void* (*aligned_malloc)(size_t);
-  forward_fn mul_mat;
+  int (*graph_compute)(struct ggml_cgraph*, struct ggml_cplan*);
+  forward_fn mul_mat, add, glu, rope, set_rows;
+  void (*swiglu)(int n, float* y, const float* x, const float* gate);
+  void (*to_f16)(const float* x, uint16_t* y, int64_t n);
+  dot_fn dot_q5_k, dot_q6_k, dot_iq4_xs;
 };
 
 // Everything else that the library defines is visible, so that it takes the place of ggml's functions.
@@ -101,3 +147,8 @@ extern HIDDEN struct batch_sequences puna_sequences;
 // Computes a product for each sequence by itself, where its bits depend on the number of columns. False: nothing was
 // done, and the product may be computed for all at once.
 HIDDEN bool puna_multiply_sequences(const struct ggml_compute_params* params, struct ggml_tensor* dst);
+
+// These take the place of ggml's and are called here too.
+void quantize_row_q8_0(const float* x, void* y, int64_t k);
+void quantize_row_q8_1(const float* x, void* y, int64_t k);
+void quantize_row_q8_K(const float* x, void* y, int64_t k);

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "decode.h"
 #include "matmul_k_quants.h"
 #include "matmul_many_columns.h"
 #include "matmul_q4_0.h"
@@ -271,6 +272,57 @@ void* puna_thread_scratch(size_t bytes) {
     buffer.bytes = bytes;
   }
   return buffer.at;
+}
+
+// Returns ggml's dot product for types whose single columns are left to ggml.
+static dot_fn own_dot(int type) {
+  return type == GGML_TYPE_Q5_K     ? ggml.dot_q5_k
+         : type == GGML_TYPE_Q6_K   ? ggml.dot_q6_k
+         : type == GGML_TYPE_IQ4_XS ? ggml.dot_iq4_xs
+                                    : NULL;
+}
+
+bool puna_column_type(int type, int64_t rows, int* column) {
+  struct format f;
+  *column = GGML_TYPE_Q8_K;
+  if (own_dot(type)) return true;
+  if (!find_format(type, rows, 1, false, &f)) return false;
+  *column = f.column;
+  return true;
+}
+
+KERNEL static void multiply_by_dots(dot_fn dot, const struct ggml_tensor* a, const void* column, float* c, int64_t first,
+                             int64_t end, struct weight_stream* stream) {
+  const int lines = (int)(a->nb[1] / LINE) + 1;
+  for (int64_t i = first; i < end; i++) {
+    prefetch_weights(stream, lines);
+    stream->ahead -= (int64_t)a->nb[1];
+    dot((int)a->ne[0], c + i, 0, (const char*)a->data + (size_t)i * a->nb[1], 0, column, 0, 1);
+  }
+}
+
+KERNEL void puna_multiply_column(const struct ggml_tensor* a, const void* column, float* c, int64_t first, int64_t end,
+                                 struct weight_stream* stream) {
+  const int type = (int)a->type;
+  const dot_fn dot = own_dot(type);
+  if (dot) {
+    multiply_by_dots(dot, a, column, c, first, end, stream);
+    return;
+  }
+  struct format f;
+  find_format(type, a->ne[1], 1, false, &f);
+  const size_t blocks = a->nb[1] / block_bytes(type), terms_count = blocks * f.terms_count;
+  uint8_t* packed = puna_thread_scratch(blocks * f.packed + terms_count * sizeof(struct column_terms));
+  struct column_terms* terms = (struct column_terms*)(packed + blocks * f.packed);
+  if (f.make_terms) f.make_terms(column, blocks, value_offset(type), terms);
+  if (first == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
+  for (int64_t i = first; i < end; i += PANEL_ROWS) {
+    struct panel panel = panel_at(a->data, a->nb[1], i, end);
+    panel.stream = stream;
+    const struct columns x = {column, blocks * f.column_bytes, terms, blocks, c + i, (size_t)a->ne[1]};
+    f.product(&panel, &x, 1, packed);
+    stream->ahead -= (int64_t)a->nb[1] * PANEL_ROWS;
+  }
 }
 
 struct work {  // how a product is divided: `columns` and `panels_per_chunk` are sizes, the others are numbers

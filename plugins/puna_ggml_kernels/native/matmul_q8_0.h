@@ -60,7 +60,7 @@ INLINE void decode_q8_0(const struct panel* panel, const struct columns* x) {
   for (int i = 0; i < 8; i++) sum[i] = _mm512_setzero_ps();
   for (size_t k = 0; k < x->blocks; k++) {
     const size_t at = k * Q8_0_BYTES;
-    prefetch_next_panel(panel->row, at);
+    prefetch_next_panel(panel, at, Q8_0_BYTES / 4 + 1);
     const __m512i b = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void*)(x->b + at + Q8_0_AT)));
     const __m512i offset = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void*)x->terms[k].compensation));
     const __m512 d = _mm512_mul_ps(low_f16(gather_dwords(panel, at)), _mm512_set1_ps(x->terms[k].d));
@@ -128,7 +128,10 @@ INLINE void q8_0_tile(const int type, const bool pack_now, const int n, const st
   const uint8_t* b = x->b + j * x->bytes + column_values_at(type);
   const struct column_terms* terms = x->terms + j * x->blocks;
   for (size_t k = 0; k < x->blocks; k++, packed += packed_registers(type), b += column_bytes(type), terms++) {
-    prefetch_step(c);
+    if (panel->stream)
+      prefetch_weights(panel->stream, (int)block_bytes(type) / 4 + 1);
+    else
+      prefetch_step(c);
     __m512i once[PACKED_WITH_MINIMUM];
     if (pack_now) pack_block(type, panel, k, n == 1 ? once : packed);
     q8_0_step(type, n, pack_now && n == 1 ? once : packed, x, b, terms, sum);

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "attention.h"
+#include "decode.h"
 
 static atomic_long calls;
 
@@ -51,6 +52,26 @@ INLINE void multiply(const float* x, float scale, const float* weights, int64_t 
   for (; i < n; i++) y[i] = x[i] * scale * weights[i];
 }
 
+// One row of a token that is decoded: its sum is one chain of additions, during which weights are prefetched.
+KERNEL float puna_norm_scale(const float* x, int64_t n, float eps, struct weight_stream* stream) {
+  double sum = 0;
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    float square[LANES];
+    const __m512 values = _mm512_loadu_ps(x + i);
+    _mm512_storeu_ps(square, _mm512_mul_ps(values, values));
+    prefetch_weights(stream, 1);
+    for (int j = 0; j < LANES; j++) sum += (double)square[j];
+  }
+  for (; i < n; i++) sum += (double)(x[i] * x[i]);
+  const float mean = (float)(sum / (double)n);
+  return 1 / sqrtf(mean + eps);
+}
+
+KERNEL void puna_norm_row(const float* x, float scale, const float* weights, int64_t n, float* y) {
+  multiply(x, scale, weights, n, y);
+}
+
 KERNEL static void norm_rows(const struct ggml_tensor* x, const float* weights, float eps, struct ggml_tensor* dst,
                              int64_t first, int64_t step, int64_t i2, int64_t i3) {
   const int64_t n = x->ne[0];
@@ -70,6 +91,7 @@ KERNEL static void norm_rows(const struct ggml_tensor* x, const float* weights, 
 
 void ggml_compute_forward_rms_norm_mul_fused(const struct ggml_compute_params* params, struct ggml_tensor* norm,
                                              struct ggml_tensor* dst) {
+  if (puna_planned_norm(params, norm, dst)) return;
   const struct ggml_tensor* x = norm->src[0];
   const struct ggml_tensor* w = dst->src[0] == norm ? dst->src[1] : dst->src[0];
   const bool floats = x->type == GGML_TYPE_F32 && w->type == GGML_TYPE_F32 && x->nb[0] == sizeof(float) &&

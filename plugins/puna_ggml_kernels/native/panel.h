@@ -21,12 +21,12 @@
 
 #include "avx512.h"
 #include "ggml_abi.h"
+#include "weight_stream.h"
 
 // Before a loop over an array of registers. Without it the compiler keeps the array in memory.
 #define UNROLL _Pragma("GCC unroll 16")
 
 enum {
-  LINE = 64,        // bytes of a cache line
   PANEL_ROWS = 16,  // rows of A in a panel, one for each lane
   DWORDS = 8,       // registers for 32 packed values of each row
 
@@ -58,6 +58,7 @@ enum {
 struct panel {
   const uint8_t* row[PANEL_ROWS];  // past the end of A the last row is repeated, and not stored
   __mmask16 store_mask;            // the lanes that are rows of A
+  struct weight_stream* stream;    // what to prefetch; NULL: the next panel
 };
 
 INLINE int32_t load_dword(const uint8_t* at) {
@@ -84,12 +85,17 @@ INLINE __m512i load_four_rows(const uint8_t* const row[PANEL_ROWS], size_t at, i
   return _mm512_mask_broadcast_i32x4(t, 0xf000, _mm_loadu_si128((const void*)(row[i + 12] + at)));
 }
 
-// Prefetches the same block of the next panel. The hardware follows fewer streams than sixteen rows side by side, so
+// Prefetches the same block of the next panel, or as many lines of the stream. The hardware follows fewer streams than sixteen rows side by side, so
 // that a product with few columns would wait for memory. Prefetching past the end of A does no harm.
-INLINE void prefetch_next_panel(const uint8_t* const row[PANEL_ROWS], size_t at) {
-  const size_t panel = (size_t)(row[1] - row[0]) * PANEL_ROWS;
+INLINE void prefetch_next_panel(const struct panel* panel, size_t at, int lines) {
+  if (panel->stream) {
+    prefetch_weights(panel->stream, lines);
+    return;
+  }
+  const uint8_t* const* row = panel->row;
+  const size_t bytes = (size_t)(row[1] - row[0]) * PANEL_ROWS;
   UNROLL
-  for (int i = 0; i < PANEL_ROWS; i++) _mm_prefetch((const void*)(row[i] + panel + at), _MM_HINT_T1);
+  for (int i = 0; i < PANEL_ROWS; i++) _mm_prefetch((const void*)(row[i] + bytes + at), _MM_HINT_T1);
 }
 
 // Prefetches the next panel as one run of memory, in even steps while this panel is multiplied with several columns.
@@ -145,9 +151,9 @@ INLINE void transpose32(const uint8_t* const row[PANEL_ROWS], size_t at, __m512i
   }
 }
 
-INLINE void prefetch_and_transpose32(const uint8_t* const row[PANEL_ROWS], size_t at, __m512i out[8]) {
-  prefetch_next_panel(row, at);
-  transpose32(row, at, out);
+INLINE void prefetch_and_transpose32(const struct panel* panel, size_t at, int lines, __m512i out[8]) {
+  prefetch_next_panel(panel, at, lines);
+  transpose32(panel->row, at, out);
 }
 
 // Makes register q hold bytes 4q to 4q+3 of each row's 16 bytes at `at`.
@@ -299,7 +305,7 @@ INLINE __m512 unpack_block(const int type, const struct panel* panel, size_t k, 
     for (int q = 0; q < 8; q++) out[q] = _mm512_xor_si512(out[q], _mm512_set1_epi8((char)0x80));
     return low_f16(gather_dwords(panel, at));
   }
-  if (has_one_sum(type)) prefetch_next_panel(panel->row, at);
+  if (has_one_sum(type)) prefetch_next_panel(panel, at, Q4_0_BYTES / 4 + 1);
   transpose16(panel->row, at + nibbles_at(type), t);
   if (type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q5_1) {
     const __m512i bits = gather_dwords(panel, at + (type == GGML_TYPE_Q5_0 ? Q5_0_HIGH_AT : Q5_1_HIGH_AT));

@@ -60,7 +60,7 @@ INLINE void unpack_signed_scales(const __m512i bytes[4], struct scales* out) {
 
 INLINE void unpack_scales_q6_k(const struct panel* panel, size_t at, struct scales* out) {
   __m512i t[4];
-  prefetch_next_panel(panel->row, at + Q6_K_SCALES_AT);
+  prefetch_next_panel(panel, at + Q6_K_SCALES_AT, 8);
   transpose16(panel->row, at + Q6_K_SCALES_AT, t);
   out->d = out->dmin = high_f16(gather_dwords(panel, at + Q6_K_D_AT - 2));
   unpack_signed_scales(t, out);
@@ -136,7 +136,7 @@ INLINE void unpack_scales(const int type, const struct panel* panel, size_t k, s
       unpack_scales_iq4_xs(panel, at, out);
       return;
   }
-  prefetch_next_panel(panel->row, at);
+  prefetch_next_panel(panel, at, 8);
   transpose16(panel->row, at, t);
   out->d = low_f16(t[0]);
   out->dmin = high_f16(t[0]);
@@ -173,12 +173,12 @@ INLINE void transpose_super_block(const int type, const struct panel* panel, siz
                      : type == GGML_TYPE_IQ4_XS ? IQ4_XS_AT
                                                 : 0;
   for (size_t i = 0; i < (two_bits ? 2 : 4); i++)
-    prefetch_and_transpose32(panel->row, at + low + 32 * i, raw + DWORDS * i);
-  if (type == GGML_TYPE_Q3_K) prefetch_and_transpose32(panel->row, at, raw + 16);
-  if (type == GGML_TYPE_Q5_K) prefetch_and_transpose32(panel->row, at + Q5_K_HIGH_AT, raw + 32);
+    prefetch_and_transpose32(panel, at + low + 32 * i, two_bits ? 11 : 8, raw + DWORDS * i);
+  if (type == GGML_TYPE_Q3_K) prefetch_and_transpose32(panel, at, 8, raw + 16);
+  if (type == GGML_TYPE_Q5_K) prefetch_and_transpose32(panel, at + Q5_K_HIGH_AT, 8, raw + 32);
   if (type == GGML_TYPE_Q6_K)
     for (size_t i = 0; i < 2; i++)
-      prefetch_and_transpose32(panel->row, at + Q6_K_HIGH_AT + 32 * i, raw + 32 + DWORDS * i);
+      prefetch_and_transpose32(panel, at + Q6_K_HIGH_AT + 32 * i, 8, raw + 32 + DWORDS * i);
 }
 
 INLINE __m512i shift_left(__m512i x, int left) {

@@ -6,6 +6,7 @@
 
 #ifdef WITH_SOURCES
 #include "ggml-cpu-impl.h"
+#include "ggml-cpu.h"
 #include "llamafile/sgemm.h"
 #include "ops.h"
 #include "quants.h"
@@ -36,6 +37,11 @@ enum {
   BF16 = GGML_TYPE_BF16,
   MXFP4 = GGML_TYPE_MXFP4,
 };
+#define EACH_OP(f) \
+  f(NONE) f(ADD) f(MUL) f(RMS_NORM) f(MUL_MAT) f(RESHAPE) f(VIEW) f(PERMUTE) f(TRANSPOSE) f(SET_ROWS) f(ROPE) f(GLU)
+#define REAL_OP(name) REAL_##name = GGML_OP_##name,
+enum { EACH_OP(REAL_OP) SWIGLU = GGML_GLU_OP_SWIGLU, ABORTED = GGML_STATUS_ABORTED, COMPUTED = GGML_TENSOR_FLAG_COMPUTE };
+_Static_assert(SWIGLU == 2 && ABORTED == 1 && COMPUTED == 16, "numbers in decode.c");
 
 // What ggml.py names by number.
 _Static_assert(GGML_TYPE_Q4_1 == 3 && GGML_TYPE_Q2_K == 10 && GGML_TYPE_IQ4_NL == 20 && GGML_TYPE_MXFP4 == 39, "types in ggml.py");
@@ -59,6 +65,24 @@ _Static_assert(sizeof(struct context_parameters) == sizeof(struct ggml_init_para
 #define ggml_type mirror_type
 #define ggml_tensor mirror_tensor
 #define ggml_compute_params mirror_compute_params
+#define ggml_op mirror_op
+#define ggml_cgraph mirror_cgraph
+#define ggml_cplan mirror_cplan
+#define GGML_OP_NONE MIRROR_OP_NONE
+#define GGML_OP_ADD MIRROR_OP_ADD
+#define GGML_OP_MUL MIRROR_OP_MUL
+#define GGML_OP_RMS_NORM MIRROR_OP_RMS_NORM
+#define GGML_OP_MUL_MAT MIRROR_OP_MUL_MAT
+#define GGML_OP_RESHAPE MIRROR_OP_RESHAPE
+#define GGML_OP_VIEW MIRROR_OP_VIEW
+#define GGML_OP_PERMUTE MIRROR_OP_PERMUTE
+#define GGML_OP_TRANSPOSE MIRROR_OP_TRANSPOSE
+#define GGML_OP_SET_ROWS MIRROR_OP_SET_ROWS
+#define GGML_OP_ROPE MIRROR_OP_ROPE
+#define GGML_OP_GLU MIRROR_OP_GLU
+#define quantize_row_q8_0 mirror_quantize_row_q8_0
+#define quantize_row_q8_1 mirror_quantize_row_q8_1
+#define quantize_row_q8_K mirror_quantize_row_q8_K
 #define GGML_TYPE_F32 MIRROR_F32
 #define GGML_TYPE_F16 MIRROR_F16
 #define GGML_TYPE_Q4_0 MIRROR_Q4_0
@@ -81,12 +105,30 @@ _Static_assert(sizeof(struct context_parameters) == sizeof(struct ggml_init_para
 #undef ggml_type
 #undef ggml_tensor
 #undef ggml_compute_params
+#undef ggml_op
+#undef ggml_cgraph
+#undef ggml_cplan
+#undef quantize_row_q8_0
+#undef quantize_row_q8_1
+#undef quantize_row_q8_K
 
 #define SAME(structure, member)                                                                              \
   _Static_assert(offsetof(struct ggml_##structure, member) == offsetof(struct mirror_##structure, member) && \
                      sizeof(((struct ggml_##structure*)0)->member) ==                                        \
                          sizeof(((struct mirror_##structure*)0)->member),                                    \
                  #structure "." #member)
+
+#define SAME_OP(name) _Static_assert((int)REAL_##name == (int)MIRROR_OP_##name, #name);
+EACH_OP(SAME_OP)
+
+_Static_assert(sizeof(struct ggml_cplan) == sizeof(struct mirror_cplan), "size of a plan");
+SAME(cplan, work_size);
+SAME(cplan, work_data);
+SAME(cplan, n_threads);
+SAME(cplan, threadpool);
+SAME(cplan, abort_callback);
+SAME(cplan, abort_callback_data);
+SAME(cplan, use_ref);
 
 _Static_assert(sizeof(struct ggml_tensor) == sizeof(struct mirror_tensor), "size of a tensor");
 SAME(tensor, type);
@@ -146,6 +188,16 @@ IS(ggml_compute_forward_mul_mat_id_tiled,
 IS(ggml_compute_forward_rms_norm_mul_fused, (void (*)(parameters, struct ggml_tensor*, struct ggml_tensor*))0);
 IS(ggml_threadpool_chunk_add, (int (*)(struct ggml_threadpool*, int))0);
 IS(ggml_threadpool_chunk_set, (void (*)(struct ggml_threadpool*, int))0);
+SAME(cgraph, n_nodes);
+SAME(cgraph, nodes);
+SAME(cgraph, uid);
+IS(ggml_graph_compute, (enum ggml_status (*)(struct ggml_cgraph*, struct ggml_cplan*))0);
+IS(ggml_compute_forward_add, (void (*)(parameters, struct ggml_tensor*))0);
+IS(ggml_compute_forward_glu, (void (*)(parameters, struct ggml_tensor*))0);
+IS(ggml_compute_forward_rope, (void (*)(parameters, struct ggml_tensor*))0);
+IS(ggml_compute_forward_set_rows, (void (*)(parameters, struct ggml_tensor*))0);
+IS(ggml_cpu_fp32_to_fp16, (void (*)(const float*, ggml_fp16_t*, int64_t))0);
+IS(ggml_vec_dot_q6_K_q8_K, (void (*)(int, float*, size_t, const void*, size_t, const void*, size_t, int))0);
 IS(ggml_aligned_malloc, (void* (*)(size_t))0);
 IS(ggml_barrier, (void (*)(struct ggml_threadpool*))0);
 IS(quantize_row_q8_0, (void (*)(const float*, void*, int64_t))0);

@@ -67,7 +67,7 @@ with ggml.Graph(1 << 22) as graph:  # through the library to ggml's own function
 @pytest.mark.parametrize(
     ("patch", "words"),
     [
-        ("ggml.FUNCTIONS['barrier'] = 'ggml_gone'", "llama.cpp was built without ggml_gone"),
+        ("ggml.FUNCTIONS['chunk_set'] = 'ggml_gone'", "llama.cpp was built without ggml_gone"),
         ("ggml.INSTRUCTIONS = ('avx512', 'neon')", "llama.cpp was compiled without neon"),
         ("ggml.OBJECT_BYTES = 40", "struct ggml_tensor has another size"),
         (

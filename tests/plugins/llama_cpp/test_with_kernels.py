@@ -98,6 +98,26 @@ async def test_models_run_on_them_and_write_to_the_bit_what_they_write_without(w
 
 @pytest.mark.kernels
 @pytest.mark.parametrize(
+    ("kind", "threads", "options"),
+    [
+        ("Q8_0", 2, {}),
+        ("Q4_K_M", 3, {}),  # shares of different sizes
+        ("Q5_K_S", 2, {"kv_cache_type": "q8_0", "flash_attention": "on"}),
+        ("Q4_0", 2, {"flash_attention": "off"}),
+    ],
+)
+async def test_the_graphs_of_single_tokens_are_planned_and_give_the_same_bits(
+    with_and_without, library, kind, threads, options
+):
+    before = library.puna_planned_graphs()
+    (with_them, *_), (without, *_) = await with_and_without(kind, 5, 40, threads=threads, **options)
+    # All tokens but the first of each answer, and none of the run without the kernels.
+    assert 30 <= library.puna_planned_graphs() - before <= 40
+    assert with_them == without
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize(
     ("kind", "threads"), [("Q4_1", 1), ("MXFP4_MOE", 1), ("Q4_K_M", 2), ("Q2_K", 1), ("IQ4_XS", 1)]
 )
 async def test_mixtures_of_experts_run_on_them_with_the_same_bits(with_and_without, library, kind, threads):
