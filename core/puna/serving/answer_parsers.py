@@ -43,6 +43,7 @@ class AnswerReader:
         self._call_deltas = call_deltas
         self._shows_calls = parser if call_deltas is not None and isinstance(parser, ShowsOpenCalls) else None
         self._late: list[ToolCall] = []
+        self._passes_all = isinstance(parser, GoTemplateParser) and parser.passes_all and call_deltas is None
 
     @property
     def thinking_markers(self) -> ThinkingMarkers | None:
@@ -51,6 +52,9 @@ class AnswerReader:
 
     def feed(self, decoded: TextDelta) -> Sequence[Delta]:
         """Return the deltas for what was decoded: usually one; none if nothing is to be sent for it."""
+        # Most answers are not parsed, and each token of them passes here.
+        if self._passes_all and decoded.text:
+            return (Delta(text=decoded.text, logprobs=decoded.logprobs),)
         parsed = self._parser.feed(decoded.text)
         if self._call_deltas is not None:
             return self._with_call_deltas(decoded, parsed, self._call_deltas)

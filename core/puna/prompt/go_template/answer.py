@@ -14,6 +14,11 @@ class GoTemplateParser:
         self._thinking = thinking
         self._tools = tools
 
+    @property
+    def passes_all(self) -> bool:
+        """Whether every text is content as it is."""
+        return self._thinking is None and self._tools is None
+
     def thinking_markers(self) -> ThinkingMarkers | None:
         """Return the tags around the thinking; None without a parser for it."""
         return self._thinking.markers() if self._thinking is not None else None
