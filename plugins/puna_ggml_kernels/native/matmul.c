@@ -301,10 +301,25 @@ KERNEL static void multiply_by_dots(dot_fn dot, const struct ggml_tensor* a, con
   }
 }
 
+KERNEL static void multiply_pairs_q6_k(const struct ggml_tensor* a, const void* column, float* c, int64_t first,
+                                       int64_t end, struct weight_stream* stream) {
+  for (int64_t i = first; i < end; i += 2) {
+    const uint8_t* row = (const uint8_t*)a->data + (size_t)i * a->nb[1];
+    float out[2];
+    decode_q6_k(row, i + 1 < end ? row + a->nb[1] : row, column, a->nb[1] / Q6_K_BYTES, stream, out);
+    memcpy(c + i, out, (i + 1 < end ? 2 : 1) * sizeof *out);
+    stream->ahead -= 2 * (int64_t)a->nb[1];
+  }
+}
+
 KERNEL void puna_multiply_column(const struct ggml_tensor* a, const void* column, float* c, int64_t first, int64_t end,
                                  struct weight_stream* stream) {
   const int type = (int)a->type;
   const dot_fn dot = own_dot(type);
+  if (type == GGML_TYPE_Q6_K) {
+    multiply_pairs_q6_k(a, column, c, first, end, stream);
+    return;
+  }
   if (dot) {
     multiply_by_dots(dot, a, column, c, first, end, stream);
     return;

@@ -368,3 +368,46 @@ INLINE void vec_dot_product(const int type, const struct panel* panel, const str
   for (size_t j = 0; j < n; j += TILED_COLUMNS)
     vec_dot_columns(type, panel, x, j, n - j < TILED_COLUMNS ? n - j : TILED_COLUMNS);
 }
+
+// One column of Q6_K and two rows, which take half a register each, in the order of ggml's dot products: eight sums for
+// each row. Packing would be most of the work. `stream` is prefetched on the way.
+INLINE void decode_q6_k(const uint8_t* first, const uint8_t* second, const uint8_t* b, size_t blocks,
+                        struct weight_stream* stream, float out[2]) {
+  const __m512i nibble = _mm512_set1_epi8(0x0f), two_bits = _mm512_set1_epi8(0x30);
+  const __m512i pair = _mm512_setr_epi64(0, 0, 0x0001000100010001, 0x0001000100010001, 0x0010001000100010,
+                                         0x0010001000100010, 0x0011001100110011, 0x0011001100110011);
+  __m512 sum = _mm512_setzero_ps();
+  for (size_t k = 0; k < blocks; k++, first += Q6_K_BYTES, second += Q6_K_BYTES, b += Q8_K_BYTES) {
+    prefetch_weights(stream, 2 * Q6_K_BYTES / LINE + 1);
+    const __m128i low_scales = _mm_loadu_si128((const void*)(first + Q6_K_SCALES_AT));
+    const __m128i high_scales = _mm_loadu_si128((const void*)(second + Q6_K_SCALES_AT));
+    const __m512i scales = _mm512_cvtepi8_epi16(_mm256_set_m128i(high_scales, low_scales));
+    const __m512i column_sums = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void*)(b + Q8_K_SUMS_AT)));
+    __m512i dot = _mm512_setzero_si512();
+    UNROLL
+    for (int half = 0; half < 2; half++) {
+      const __m512i high = load_two_rows(first + Q6_K_HIGH_AT + 32 * half, second + Q6_K_HIGH_AT + 32 * half);
+      UNROLL
+      for (int j = 0; j < 4; j++) {
+        const int at = 64 * half + 32 * (j % 2);
+        const __m512i low = load_two_rows(first + at, second + at);
+        const __m512i upper = j < 2 ? _mm512_slli_epi16(high, 4 - 2 * j) : _mm512_srli_epi16(high, 2 * j - 4);
+        const __m512i a =
+            masked_or(j < 2 ? low : _mm512_srli_epi16(low, 4), nibble, _mm512_and_si512(upper, two_bits));
+        const __m512i column =
+            _mm512_broadcast_i64x4(_mm256_loadu_si256((const void*)(b + Q8_K_AT + 128 * half + 32 * j)));
+        const __m512i index = _mm512_add_epi16(pair, _mm512_set1_epi16((short)(8 * half + 2 * j)));
+        dot = _mm512_dpwssd_epi32(dot, _mm512_maddubs_epi16(a, column), _mm512_permutexvar_epi16(index, scales));
+      }
+    }
+    dot = _mm512_sub_epi32(dot, _mm512_slli_epi32(_mm512_madd_epi16(column_sums, scales), 5));
+    uint16_t d[2];
+    memcpy(d, first + Q6_K_D_AT, sizeof *d);
+    memcpy(d + 1, second + Q6_K_D_AT, sizeof *d);
+    const float db = load_float(b);
+    const __m512 scale = _mm512_insertf32x8(_mm512_set1_ps(db * _cvtsh_ss(d[0])), _mm256_set1_ps(db * _cvtsh_ss(d[1])), 1);
+    sum = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot), sum);
+  }
+  out[0] = reduce_half(_mm512_castps512_ps256(sum));
+  out[1] = reduce_half(_mm512_extractf32x8_ps(sum, 1));
+}
