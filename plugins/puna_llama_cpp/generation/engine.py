@@ -253,10 +253,10 @@ class Engine:
                 _waits_for_late_mask(self._sitting_out[0], _IDLE_SECONDS)
             return
         step_began = time.perf_counter()
-        shares = schedule.plan(items, self._context.batch_size, self._prefill_tokens())
         # With waiting sequences a step without drafts must come soon, since only such steps measure the budget that
         # lets them in.
         only_decoding = all(item.decoding for item in items)
+        shares = schedule.plan(items, self._context.batch_size, 0 if only_decoding else self._prefill_tokens())
         speculate = only_decoding and not self._waiting and self._context.supports_partial_removal
         step = self._builder.build(shares, speculate=speculate)
 
@@ -291,6 +291,11 @@ class Engine:
         # One row of logits is kept for the newest token of each sequence. Scored prompts share the others.
         rows = self._context.max_outputs - len(running)
         for sequence in running:
+            if sequence.decoding:
+                # Its newest token is neither an image nor scored, and most steps hold nothing else.
+                if sequence not in self._sitting_out:
+                    items.append(schedule.WorkItem(sequence, 1, decoding=True, priority=sequence.request.priority))
+                continue
             end = self._slots.prefill_end(sequence)
             count = sequence.images.text_length(sequence.evaluated, end - sequence.evaluated)
             count = sequence.scores.limit(sequence.evaluated, count, rows)
@@ -298,7 +303,7 @@ class Engine:
             if count > 0 and sequence not in self._sitting_out:
                 final = count == sequence.pending
                 priority = sequence.request.priority
-                items.append(schedule.WorkItem(sequence, count, sequence.decoding, priority, final))
+                items.append(schedule.WorkItem(sequence, count, decoding=False, priority=priority, final=final))
         return items
 
     def _run(self, entries: list[BatchEntry], decode: Callable[[], None]) -> None:

@@ -36,7 +36,8 @@ _NEWEST_WEIGHT = 0.2
 """Weight of the newest value in a moving average."""
 
 
-@dataclass(frozen=True, slots=True)
+# This and BatchShare are not frozen. Each step makes them for each sequence, and frozen ones take twice as long.
+@dataclass(slots=True)
 class WorkItem(Generic[K]):
     """The tokens that one sequence has to evaluate."""
 
@@ -50,7 +51,7 @@ class WorkItem(Generic[K]):
     """Whether nothing follows these tokens. False if an image follows, which needs a batch of its own."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchShare(Generic[K]):
     """The tokens of one sequence that go into the next batch."""
 
