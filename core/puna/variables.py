@@ -276,7 +276,12 @@ VARIABLES: Final = (
         short="tokens of context, unless request or model sets them",
     ),
     Variable("OLLAMA_NUM_PARALLEL", "integer", "16, or fewer by memory", "sequences of one model that run at once"),
-    Variable("OLLAMA_MAX_LOADED_MODELS", "integer", "3 for each machine", "models that are loaded at once"),
+    Variable(
+        "OLLAMA_MAX_LOADED_MODELS",
+        "integer",
+        "3 for each machine",
+        "models that are loaded at once; those that share their weights count as one",
+    ),
     Variable("OLLAMA_MAX_QUEUE", "integer", "512", "requests that may wait; one more is refused"),
     Variable("OLLAMA_KEEP_ALIVE", "duration", "5m", "how long a model stays loaded after its last request"),
     Variable("OLLAMA_LOAD_TIMEOUT", "duration", "5m", "how long a load may make no progress"),

@@ -26,7 +26,8 @@ CancelledError at the current `await`. Clean up in `finally`. Decoding must end 
 prefill, since another sequence waits for the slot.
 
 Processes. A backend runs in a host process, so that a crash of native code fails the requests of one model only. Each
-loaded model has a host of its own, or all models of a backend share one if its manifest says `shared`. The module is
+loaded model has a host of its own. All models of a backend share one if its manifest says `shared`, and those of the
+same weights if it says `shares_weights`. The module is
 imported when the host loads its first model. The core ends a host whose event loop does not answer for
 PUNA_MAX_HOST_SILENCE_SECONDS, so compute in threads (`puna.blocking`). Only `load` may block the loop.
 """

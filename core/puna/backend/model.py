@@ -64,6 +64,8 @@ class ModelSpec:
     """
     memory_bytes: int = 0
     """Free memory of the machine, in bytes; 0: unknown."""
+    weights_loaded: bool = False
+    """Whether a model with the same weights is loaded, so that an estimate leaves them out. Set for estimates alone."""
     constraint_limits: ConstraintLimits = ConstraintLimits()
 
 
@@ -81,6 +83,10 @@ class ModelFacts:
     """Total memory: weights, KV cache and buffers."""
     vram_bytes: int = 0
     """The part of `size_bytes` that is on GPUs."""
+    shared_bytes: int = 0
+    """Weights that another model of the process has loaded. `size_bytes` leaves them out."""
+    shared_vram_bytes: int = 0
+    """The part of `shared_bytes` that is on GPUs."""
     kv_cache_tokens: int = 0
     """Tokens that fit into the KV cache, over all slots; 0: unknown, or there is none."""
     kv_cache_type: str = ""

@@ -44,6 +44,7 @@ def spec_to_wire(backend: str, spec: contract.ModelSpec, model_id: str = "") -> 
         kv_cache_type=spec.kv_cache_type,
         backend_options_json=json.dumps(dict(spec.backend_options)) if spec.backend_options else "",
         memory_bytes=spec.memory_bytes,
+        weights_loaded=spec.weights_loaded,
         constraint_limits=wire.ConstraintLimits(
             seconds=spec.constraint_limits.seconds,
             mask_seconds=spec.constraint_limits.mask_seconds,
@@ -80,6 +81,7 @@ def spec_from_wire(request: wire.LoadRequest) -> contract.ModelSpec:
         kv_cache_type=request.kv_cache_type,
         backend_options=options,
         memory_bytes=request.memory_bytes,
+        weights_loaded=request.weights_loaded,
         constraint_limits=contract.ConstraintLimits(
             seconds=limits.seconds, mask_seconds=limits.mask_seconds, memory_bytes=limits.memory_bytes
         )

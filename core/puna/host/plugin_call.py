@@ -53,11 +53,13 @@ class Work:
     def __init__(self) -> None:
         self._last_number = 0
         self._last_steps: dict[int, int] = {}
+        self._models: dict[int, str] = {}
+        """The ids of the models that do the work."""
 
-    def begin(self) -> int:
-        """Count a piece of work; return the key under which it makes its steps."""
+    def begin(self, model_id: str = "") -> int:
+        """Count a piece of a model's work; return the key under which it makes its steps."""
         key = self._last_number = self._last_number + 1
-        self._last_steps[key] = key
+        self._last_steps[key], self._models[key] = key, model_id
         return key
 
     def step(self, key: int) -> None:
@@ -67,12 +69,13 @@ class Work:
 
     def end(self, key: int) -> None:
         """Count the end of a piece of work."""
-        del self._last_steps[key]
+        del self._last_steps[key], self._models[key]
 
-    @property
-    def oldest_step(self) -> int | None:
-        """The number of the last step of the work that has waited longest for its next one; None without work.
+    def oldest_step(self, model_id: str | None = None) -> int | None:
+        """Return the number of the last step of the work that has waited longest for its next one; None without work.
 
-        A piece of work that hangs keeps this number the same, however many steps the others make.
+        It is the work of one model, or with None of all. A piece that hangs keeps this number the same, however many
+        steps the others make.
         """
-        return min(self._last_steps.values(), default=None)
+        of_model = (step for key, step in self._last_steps.items() if model_id in (None, self._models[key]))
+        return min(of_model, default=None)

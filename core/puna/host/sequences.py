@@ -103,7 +103,7 @@ class Sequences:
 
     def _start(self, sequence_id: int, start: wire.StartSequence) -> None:
         # Counted here and not in the task, so that a sequence counts as work before its first step.
-        work = self._work.begin()
+        work = self._work.begin(start.model_id)
         task = asyncio.create_task(self._generate(sequence_id, start, work))
         self._running[sequence_id] = task
         task.add_done_callback(lambda _: self._ended(sequence_id, work))

@@ -235,13 +235,14 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
 
     async def Heartbeat(
         self,
-        request: wire.HeartbeatRequest,  # noqa: ARG002
+        request: wire.HeartbeatRequest,
         context: grpc.aio.ServicerContext[wire.HeartbeatRequest, wire.HeartbeatResponse],  # noqa: ARG002
     ) -> wire.HeartbeatResponse:
         """Answer with the step number of the model's work."""
-        step = self._step()
+        step = self._step(request.model_id)
         # Without step numbers, the events and ends of the work count as steps, so that work which yields nothing hangs.
-        step = self.work.oldest_step if step is None else step
+        of_model = request.model_id if request.model_id in self.models else None
+        step = self.work.oldest_step(of_model) if step is None else step
         return wire.HeartbeatResponse(step=step, kv_caches=self._kv_caches())
 
     def _kv_caches(self) -> list[wire.KvCacheUsage]:
@@ -258,10 +259,10 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
                 report_error("the backend's kv_cache_usage() failed", error)
         return found
 
-    def _step(self) -> int | None:
-        """Return the model's step number; None if it has none, or if the plugin's method for it does not work."""
-        # One number cannot stand for the work of several models; then the calls and their events count.
-        if (model := self.models.only) is None:
+    def _step(self, model_id: str) -> int | None:
+        """Return a model's step number; None if it has none, or if the plugin's method for it does not work."""
+        # A core that names no model asks for the work of all, for which one number cannot stand.
+        if (model := dict(self.models.items()).get(model_id, self.models.only)) is None:
             return None
         try:
             step = model.step()
@@ -283,16 +284,20 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no model is loaded")
         enter_request(dict(context.invocation_metadata() or ()))
         with self.models.use(model_id) as model:
-            return await self._attempt(lambda: call(model), context, self.models.owner(model_id))
+            return await self._attempt(lambda: call(model), context, self.models.owner(model_id), model_id)
 
     async def _attempt(
-        self, call: Callable[[], Awaitable[T]], context: grpc.aio.ServicerContext[Any, Any], owner: str = ""
+        self,
+        call: Callable[[], Awaitable[T]],
+        context: grpc.aio.ServicerContext[Any, Any],
+        owner: str = "",
+        model_id: str = "",
     ) -> T:
         """Return what the plugin answers. An exception ends the call with a status and a Failure.
 
         `owner` names the model in the log, as " of NAME", where the core cannot know it.
         """
-        work = self.work.begin()
+        work = self.work.begin(model_id)
         try:
             answer = await attempt(call)
         finally:

@@ -86,11 +86,11 @@ class ModelLayers:
     def load_key(self) -> str:
         """The identity by which the model is loaded: models of equal keys are loaded once.
 
-        Models that share a GGUF file share it as a loaded model, whatever their texts and parameters are. An opaque
-        model is its files, and all that its configuration tells the backend.
+        Models that share a GGUF file and the adapters for it share them as a loaded model, whatever their texts and
+        parameters are. An opaque model is its files, and all that its configuration tells the backend.
         """
         if not self.config.is_opaque:
-            return str(self.model_path) if self.model_path else ""
+            return "\n".join(map(str, (self.model_path, *self.adapter_paths))) if self.model_path else ""
         config = self.config
         files = [[layer.name, layer.digest] for layer in self.manifest.of(media_types.FILE)]
         told = [config.backend, config.backend_format, config.upstream, dict(config.backend_options), files]

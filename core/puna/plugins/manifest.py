@@ -45,6 +45,8 @@ class Host:
     """A program and its arguments. A program with a slash is relative to the manifest's folder."""
     shared: bool = False
     """Whether one process serves all models of the backend."""
+    shares_weights: bool = False
+    """Whether one process serves the models that have the same weights and differ in their adapters."""
     environment: tuple[str, ...] = ()
     """Names of further environment variables that the process inherits; a name may end with `*`."""
     memory: bool = True
@@ -203,6 +205,7 @@ def _host(table: Table, python_class: str) -> Host:
         python_class="" if has_command else named or python_class,
         command=table.texts("command"),
         shared=table.flag("shared", default=False),
+        shares_weights=table.flag("shares_weights", default=False),
         environment=table.texts("environment", pattern=rf"{_IDENTIFIER}\*?", form="names of environment variables"),
         memory=table.flag("memory", default=True),
     )

@@ -121,7 +121,7 @@ class MemoryEstimator:
         try:
             async with (
                 asyncio.timeout(ESTIMATE_SECONDS),
-                self._launcher.estimating(requirements, _main(freed)) as (
+                self._launcher.estimating(requirements, _main(freed), weights_loaded=evictions.weights_loaded) as (
                     host,
                     request,
                 ),

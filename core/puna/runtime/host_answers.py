@@ -47,7 +47,8 @@ COUNTS: Final = (
 
 def check_facts(facts: ModelFacts) -> ModelFacts:
     """Return the facts of a loaded model if they are possible."""
-    for name in ("context_length", "size_bytes", "vram_bytes", "kv_cache_tokens", "embedding_tokens"):
+    sizes = ("size_bytes", "vram_bytes", "shared_bytes", "shared_vram_bytes")
+    for name in ("context_length", *sizes, "kv_cache_tokens", "embedding_tokens"):
         if (value := getattr(facts, name)) < 0:
             _fail(f"the model's {name} is {value}")
     # A model without slots would let its requests wait for ever.

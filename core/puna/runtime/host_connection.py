@@ -1,7 +1,5 @@
 """The connection of one model to its host, which may be the model's own or shared with others."""
 
-import asyncio
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,21 +8,15 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
 from puna.errors import BackendFailedError
 from puna.host.channel import OPTIONS
 from puna.limits import LARGEST_INT32, Limits
-from puna.plugins import Plugin
 from puna.runtime.host_rpc import error_of
 from puna.runtime.launcher import Endpoint, HostRequirements, Launcher, RunningHost
 
-log = logging.getLogger(__name__)
-
 EXIT_SECONDS: Final = 2.0
 """How long it may take until a process is seen to be dead after its socket closed."""
-UNLOAD_SECONDS: Final = 5.0
-"""How long a shared host may take to free a model before the model is left behind in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +28,7 @@ class HostConnection:
     release: Callable[[], Awaitable[None]]
     """Ends what serves the model: the process, or the model within a shared one. To be called once."""
     model_id: str = ""
-    """The model's id in a shared host; empty if the host is its own."""
+    """The model's id in a shared host; empty if the host is its own, or was until others joined it."""
 
     @property
     def process(self) -> RunningHost:
@@ -45,7 +37,7 @@ class HostConnection:
 
     @property
     def shared(self) -> bool:
-        """Whether other models may run in the host."""
+        """Whether other models may have been loaded in the host before this one."""
         return bool(self.model_id)
 
     @property
@@ -53,54 +45,6 @@ class HostConnection:
         """The host's service."""
         stub: backend_pb2_grpc.BackendServiceAsyncStub = backend_pb2_grpc.BackendServiceStub(self.channel)
         return stub
-
-
-class SharedHost:
-    """A host that serves all models of a backend. It ends when the last of its models is released."""
-
-    def __init__(self, backend: Plugin, host: HostConnection) -> None:
-        self.backend = backend
-        """The backend as it was when the host started."""
-        self._host = host
-        self._models = 0
-        self._ended = False
-
-    @property
-    def usable(self) -> bool:
-        """Whether another model can be loaded in it."""
-        return not self._ended and not self._host.process.ended
-
-    def join(self, model_id: str) -> HostConnection:
-        """Return the connection of one more model."""
-        self._models += 1
-        host = self._host
-        return HostConnection(host.endpoint, host.channel, lambda: self._leave(model_id), model_id)
-
-    async def _leave(self, model_id: str) -> None:
-        """Free a model, and end the host after the last one."""
-        self._models -= 1
-        if not self._models:
-            # Ending the host frees the model too. Set before the `await`, so that no other model joins meanwhile.
-            self._ended = True
-            await self._host.release()
-        elif not self._host.process.ended:
-            await self._unload(model_id)
-
-    async def _unload(self, model_id: str) -> None:
-        try:
-            await self._host.stub.Unload(wire.UnloadRequest(model_id=model_id), timeout=UNLOAD_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            if not self._host.process.ended:
-                log.error(
-                    "%s: %s has not freed one: %s",
-                    self._host.process.label,
-                    self._host.process.title,
-                    error.details(),
-                )
-        # The channel was closed, since the last of the other models has been released meanwhile.
-        except (grpc.aio.UsageError, asyncio.CancelledError):
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
 
 
 async def connected(launcher: Launcher, requirements: HostRequirements, limits: Limits) -> HostConnection:

@@ -1,7 +1,8 @@
-"""Loading models in hosts: each in a host of its own, or all models of a backend in one.
+"""Loading models in hosts: each in a host of its own, all models of a backend in one, or those of the same weights.
 
-A manifest says by `shared` that one process serves all models of its backend. It starts with the first of them and ends
-with the last. Its models fail together when it dies, and the next load starts another.
+A manifest says by `shared` that one process serves all models of its backend, and by `shares_weights` that one serves
+the models that have the same weights. Such a process starts with the first of its models and ends with the last. Its
+models fail together when it dies, and the next load starts another.
 """
 
 import asyncio
@@ -24,12 +25,13 @@ from puna.plugins import Plugin
 from puna.runtime.errors import HostFailedError, NodeError, NodeFullError, NodeLostError
 from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts
 from puna.runtime.host_answers import check_facts
-from puna.runtime.host_connection import EXIT_SECONDS, HostConnection, SharedHost, connected
+from puna.runtime.host_connection import EXIT_SECONDS, HostConnection, connected
 from puna.runtime.host_model import HostModel
 from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, terminated
 from puna.runtime.host_resources import base_of, resources_of
 from puna.runtime.host_rpc import agree_on_version, error_of
 from puna.runtime.launcher import HostRequirements, Launcher, OnTransfer
+from puna.runtime.shared_host import SharedHost, weights_of
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class HostLoader:
         self._launcher = launcher
         self._shared: dict[str, SharedHost] = {}
         """The hosts of shared backends, by the backends' names; one may have died."""
+        self._by_weights: dict[tuple[str, str], SharedHost] = {}
+        """The hosts whose weights further models may share, by backend and weights; one may have died."""
         self._starting: dict[str, asyncio.Lock] = {}
         self._model_ids = map(str, itertools.count(1))
 
@@ -55,9 +59,11 @@ class HostLoader:
         timeouts: HangTimeouts = NO_TIMEOUTS,
         limits: Limits = DEFAULT_LIMITS,
         on_transfer: OnTransfer = lambda *_: None,
+        alone: bool = False,
     ) -> HostModel:
         """Load a model. Cancelling ends the host, unless others share it.
 
+        `alone` keeps the weights in a host of their own, although the backend could share them with other models.
         `on_transfer` is called while files are brought to another machine, `report` with the fractions that follow, and
         `on_death` is called if the host dies after the load, or hangs and is killed. Raises OutOfMemoryError if there
         is no room, HostFailedError if the host dies or makes no progress for `stall_seconds`, and LoadFailedError if
@@ -65,7 +71,16 @@ class HostLoader:
         """
         # Whatever fails or is cancelled below undoes the steps before it, in reverse order.
         async with AsyncExitStack() as undo:
-            host, spec = await self._placed(backend, spec, stall_seconds, limits, on_transfer)
+            shared, weights = None, ""
+            if backend.usable.host.shares_weights and not alone and (weights := weights_of(spec)):
+                shared = self._by_weights.get((backend.name, weights))
+            if shared is not None and shared.usable and shared.backend == backend:
+                host = shared.join(next(self._model_ids))
+                spec = await self._localized(host, spec, on_transfer, stall_seconds)
+            else:
+                host, spec = await self._placed(backend, spec, stall_seconds, limits, on_transfer)
+                shared = SharedHost(backend, host) if weights else None
+                host = shared.join("") if shared is not None else host
             undo.push_async_callback(host.release)
             facts = await _load(host, convert.spec_to_wire(backend.name, spec, host.model_id), report, stall_seconds)
             model = HostModel(host, facts, on_death, limits, timeouts)
@@ -74,6 +89,10 @@ class HostLoader:
             undo.push_async_callback(model.aclose)
             await model.connect()
             undo.pop_all()
+        if shared is not None:
+            # Only now, since a load that fails or stalls may end the process.
+            self._by_weights = {key: each for key, each in self._by_weights.items() if each.usable}
+            self._by_weights[backend.name, weights] = shared
         return model
 
     async def _placed(
@@ -98,6 +117,17 @@ class HostLoader:
                     continue
                 undo.pop_all()
                 return host, found
+
+    @staticmethod
+    async def _localized(
+        host: HostConnection, spec: ModelSpec, on_transfer: OnTransfer, stall_seconds: float
+    ) -> ModelSpec:
+        """Bring a model's files to the machine of a host that it joins. The host is released if that fails."""
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(host.release)
+            found = await localize(host, spec, on_transfer, stall_seconds)
+            undo.pop_all()
+        return found
 
     async def connect(
         self,

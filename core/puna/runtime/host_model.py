@@ -248,7 +248,7 @@ class HostModel(HostedModel):
     async def _watch_heartbeat(self) -> None:
         """Kill the host when it hangs, and fail every call that waits for it."""
         heartbeat = Heartbeat(
-            lambda: self._stub.Heartbeat(wire.HeartbeatRequest()),
+            lambda: self._stub.Heartbeat(wire.HeartbeatRequest(model_id=self._host.model_id)),
             self._timeouts,
             self._messages_if_due,
             self._take_usage,

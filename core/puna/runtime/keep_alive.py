@@ -52,6 +52,8 @@ class PooledModel:
     """Whether it takes memory of this machine. Others are not counted and not evicted for it."""
     shares_host: bool = False
     """True if its host runs all models of its backend. A second replica would run there too, so the model has none."""
+    weights: str = ""
+    """The weights that it shares with the models of equal ones, in one host; empty if it shares none."""
     keep_alive: float
     """Seconds to stay loaded when idle; 0: expire at once; infinity: never expire."""
     names: set[str] = field(default_factory=set)
@@ -114,12 +116,12 @@ class PooledModel:
     @property
     def size_bytes(self) -> int:
         """The memory of all hosts, as far as the backend tells."""
-        return sum(each.model.facts.size_bytes for each in self._hosts)
+        return sum(each.model.facts.size_bytes + each.inherited_bytes for each in self._hosts)
 
     @property
     def vram_bytes(self) -> int:
         """The memory of all hosts on GPUs, as far as the backend tells."""
-        return sum(each.model.facts.vram_bytes for each in self._hosts)
+        return sum(each.vram_bytes for each in self._hosts)
 
     @property
     def _hosts(self) -> Sequence[Replica]:
@@ -240,7 +242,28 @@ def sum_of(usages: Sequence[KvCacheUsage]) -> KvCacheUsage:
 def eviction_candidate(models: Iterable[PooledModel]) -> PooledModel:
     """Return the model to evict first: an idle one if there is any, of the shortest keep-alive.
 
+    Models that share their weights are evicted one after the other, since all must go before the weights do.
+
     Raises ValueError if there is no model.
     """
+    groups: dict[str, list[PooledModel]] = {}
+    for each in models:
+        groups.setdefault(_group(each), []).append(each)
+
     # The order is Ollama's. The key breaks ties, so that the choice does not depend on the order of loading.
-    return min(models, key=lambda each: (each.lease_count > 0, each.keep_alive, each.requirements.key))
+    def order(group: list[PooledModel]) -> tuple[bool, float, str]:
+        busy, longest = any(each.lease_count for each in group), max(each.keep_alive for each in group)
+        return busy, longest, _group(group[0])
+
+    group = min(groups.values(), key=order)
+    return min(group, key=lambda each: (each.lease_count > 0, each.keep_alive, each.requirements.key))
+
+
+def _group(model: PooledModel) -> str:
+    """Return what models have in common that share their weights, and no others."""
+    return model.weights or model.requirements.key
+
+
+def places(models: Iterable[PooledModel]) -> int:
+    """Return how many models count towards OLLAMA_MAX_LOADED_MODELS: those that share their weights count as one."""
+    return len(set(map(_group, models)))

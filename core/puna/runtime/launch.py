@@ -24,6 +24,7 @@ from puna.runtime.host_resources import resources_for
 from puna.runtime.hosted_model import HostedModel
 from puna.runtime.launcher import Launcher, OnTransfer
 from puna.runtime.requirements import Loading, ModelRequirements, OnProgress
+from puna.runtime.shared_host import weights_of
 from puna.runtime.sockets import Sockets
 from puna.settings import Settings
 
@@ -44,6 +45,7 @@ class LoadInHost(Protocol):
         timeouts: HangTimeouts,
         limits: Limits,
         on_transfer: OnTransfer,
+        alone: bool,
     ) -> HostedModel:
         """Load a model. See `HostLoader.load`."""
 
@@ -152,6 +154,15 @@ class ModelLauncher:
         resources = resources_for(self._backend(requirements), requirements.spec, requirements.file_bytes)
         return self._launcher.has_room(resources)
 
+    def weights(self, requirements: ModelRequirements) -> str:
+        """Return what a model can share with other models of a host: its backend and weights; empty if nothing.
+
+        Raises BackendNotFoundError.
+        """
+        backend = self._backend(requirements)
+        weights = "" if requirements.alone or not backend.usable.host.shares_weights else weights_of(requirements.spec)
+        return f"{backend.name} {weights}" if weights else ""
+
     def free_bytes(self) -> int:
         """Return the bytes of memory that a further model can take; 0 if that is not known."""
         return self._launcher.free_bytes()
@@ -170,17 +181,19 @@ class ModelLauncher:
 
     @asynccontextmanager
     async def estimating(
-        self, requirements: ModelRequirements, freed_bytes: int
+        self, requirements: ModelRequirements, freed_bytes: int, *, weights_loaded: bool
     ) -> AsyncGenerator[tuple[HostConnection, wire.LoadRequest]]:
         """Start a host that estimates the memory of a model, and yield it with the request that would load the model.
 
-        `freed_bytes` is the memory that evictions would free before. The host ends with the block. Raises what `launch`
-        raises before a host loads.
+        `freed_bytes` is the memory that evictions would free before, and `weights_loaded` says whether the model would
+        share the weights of a loaded one. The host ends with the block. Raises what `launch` raises before a host
+        loads.
         """
         backend = self._backend(requirements)
         await stoppable(lambda stopped: requirements.verify(thorough=False, stopped=stopped))
         spec = replace(await self._complete_spec(backend, requirements), name=requirements.name)
-        spec = replace(spec, memory_bytes=spec.memory_bytes and spec.memory_bytes + freed_bytes)
+        memory_bytes = spec.memory_bytes and spec.memory_bytes + freed_bytes
+        spec = replace(spec, memory_bytes=memory_bytes, weights_loaded=weights_loaded)
         async with AsyncExitStack() as stack:
             if spec.files:
                 folder = self._sockets.next().with_suffix(".files")
@@ -264,6 +277,7 @@ class ModelLauncher:
             timeouts=HangTimeouts(limits.max_host_silence_seconds, limits.max_step_seconds),
             limits=limits,
             on_transfer=lambda done, total: on_progress(Loading(0.0, done, total)),
+            alone=requirements.alone,
         )
         return Launched(
             model,

@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable
 
 from puna import events
-from puna.runtime.keep_alive import PooledModel, eviction_candidate
+from puna.runtime.keep_alive import PooledModel, eviction_candidate, places
 from puna.runtime.requirements import LoadedEntry
 from puna.traceback_summary import summarize
 
@@ -90,8 +90,9 @@ class LoadedModels:
         There are too many when a slow load lost its turn and others were loaded beside it.
         """
         others = [each for each in self.in_memory() if each is not keep and not each.evicting]
+        others = [each for each in others if not (each.weights and each.weights == keep.weights)]
         candidates = [each for each in others if not each.pinned]
-        while candidates and len(others) >= most:
+        while candidates and places(others) >= most:
             candidate = eviction_candidate(candidates)
             others.remove(candidate)
             candidates.remove(candidate)
@@ -119,6 +120,7 @@ class LoadedModels:
         cause = cause or pooled.removal_cause or ("expired" if pooled.keep_alive else "unloaded")
         evicted_for = pooled.evicted_for if cause == "evicted" else ""
         events.publish(events.ModelRemoved(model=pooled.requirements.name, cause=cause, evicted_for=evicted_for))
+        self._pass_on_weights(pooled.weights)
         pooled.evicting = True
         pooled.stop_timer()
         # Loads wait for this event and then for the memory. Freeing may take seconds and must not delay the request
@@ -128,6 +130,12 @@ class LoadedModels:
         self._closing.add(closing)
         closing.add_done_callback(self._closed)
         self.notify()
+
+    def _pass_on_weights(self, weights: str) -> None:
+        """Let a model count weights that it shares, unless the one is left that has loaded them."""
+        left = [each for each in self._models.values() if weights and each.weights == weights]
+        if left and all(each.model.facts.shared_bytes and not each.first.inherits for each in left):
+            left[0].first.inherits = True
 
     def notify(self) -> None:
         """Wake the tasks that wait for a change."""

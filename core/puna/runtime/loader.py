@@ -19,7 +19,7 @@ from puna.limits import LARGEST_INT32
 from puna.replica_count import ReplicaCount
 from puna.runtime.admission import ConcurrencyLimiter
 from puna.runtime.errors import HostFailedError, NodeLostError, RoomTakenError
-from puna.runtime.keep_alive import PooledModel, eviction_candidate
+from puna.runtime.keep_alive import PooledModel, eviction_candidate, places
 from puna.runtime.launch import Launched, ModelLauncher
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.memory import MAX_FILE_SHARE
@@ -48,6 +48,8 @@ class Evictions:
     """The models whose memory the load would find free: those, or the model itself if it need not be loaded anew."""
     blocked: bool = False
     """Whether pinned models leave no place, however much memory is free."""
+    weights_loaded: bool = False
+    """Whether the load would find its weights in memory, as those of another model."""
 
 
 class Loader:
@@ -102,7 +104,7 @@ class Loader:
             # Memory that has become free may change each of the decisions below.
             elif await self._models.wait_for_memory():
                 continue
-            elif len(self._models.in_memory()) >= self._most:
+            elif not self._finds_weights(requirements) and places(self._models.in_memory()) >= self._most:
                 await self._make_room(requirements.name, job)
             elif (idle := self._models.idle()) and self._lacks_memory(requirements):
                 candidate = eviction_candidate(idle)
@@ -134,13 +136,30 @@ class Loader:
 
         Busy models are never evicted for that.
         """
-        return _too_large(requirements, self._launcher.free_bytes()) or not self._launcher.has_room(requirements)
+        if self._finds_weights(requirements):
+            return _too_large(requirements.adapter_bytes, self._launcher.free_bytes())
+        return _too_large(requirements.file_bytes, self._launcher.free_bytes()) or not self._launcher.has_room(
+            requirements
+        )
+
+    def _weights(self, requirements: ModelRequirements) -> str:
+        """Return what identifies the weights that a model may share; empty if it shares none."""
+        # Its replicas have hosts of their own.
+        alone = self._replica_count(requirements.name).most > 1
+        return self._launcher.weights(replace(requirements, alone=alone or requirements.alone))
+
+    def _finds_weights(self, requirements: ModelRequirements, among: Iterable[PooledModel] | None = None) -> bool:
+        """Return whether a load would find its weights in memory: those of one of the models, by default of all."""
+        weights = self._weights(requirements)
+        models = self._models.all() if among is None else among
+        return bool(weights) and any(each.weights == weights for each in models)
 
     def evictions(self, requirements: ModelRequirements) -> Evictions:
         """Return what `provide` would evict now. Changes nothing."""
         own = self._models.get(requirements.key)
         if own is not None and not difference(own.requirements, own.backend, own.model.facts, requirements):
-            return Evictions((), (own,))
+            others = [each for each in self._models.all() if each is not own]
+            return Evictions((), (own,), weights_loaded=self._finds_weights(requirements, others))
         excluded = self._settings.model_settings.exclude
         evicted = [] if own is None else [own]
         others = [each for each in self._models.all() if each is not own]
@@ -149,18 +168,26 @@ class Loader:
         left = [each for each in others if each.takes_memory and each not in evicted]
         blocked = any(each.pinned for each in rivals)
         if self._launcher.takes_memory(requirements):
-            while len(left) >= self._most and (candidates := [each for each in left if not each.pinned]):
+
+            def is_full() -> bool:
+                return not self._finds_weights(requirements, left) and places(left) >= self._most
+
+            while is_full() and (candidates := [each for each in left if not each.pinned]):
                 evicted.append(eviction_candidate(candidates))
                 left.remove(evicted[-1])
-            blocked = blocked or len(left) >= self._most
+            blocked = blocked or is_full()
             free = self._launcher.free_bytes() + sum(each.size_bytes for each in evicted)
-            while _too_large(requirements, free) and (
+            needed = requirements.file_bytes
+            if self._finds_weights(requirements, left):
+                needed = requirements.adapter_bytes
+            while _too_large(needed, free) and (
                 idle := [each for each in left if not (each.lease_count or each.pinned)]
             ):
                 evicted.append(eviction_candidate(idle))
                 left.remove(evicted[-1])
                 free += evicted[-1].size_bytes
-        return Evictions(tuple(evicted), tuple(evicted), blocked=blocked)
+        found = self._finds_weights(requirements, left)
+        return Evictions(tuple(evicted), tuple(evicted), blocked=blocked, weights_loaded=found)
 
     @staticmethod
     def entry(pooled: PooledModel) -> LoadedEntry:
@@ -240,6 +267,8 @@ class Loader:
                 self._lost(pooled, pooled.first)
 
         began = time.monotonic()
+        alone = self._replica_count(requirements.name).most > 1
+        requirements = replace(requirements, alone=alone)
         launched = await self._launcher.launch(requirements, on_progress, on_death=died)
         pooled = PooledModel(
             requirements=requirements,
@@ -247,6 +276,7 @@ class Loader:
             first=_replica(launched, requirements),
             takes_memory=launched.takes_memory,
             shares_host=launched.shares_host,
+            weights=self._weights(requirements),
             # A request's own keep-alive replaces this default when its lease begins.
             keep_alive=self._keep_alive(requirements.name),
             names={requirements.name},
@@ -262,22 +292,22 @@ class Loader:
             self._lost(pooled, pooled.first)
         return pooled
 
-    def _replicas(self, pooled: PooledModel) -> ReplicaCount:
+    def _replica_count(self, name: str) -> ReplicaCount:
         """Return how many replicas the settings allow a model."""
-        return self._settings.model_settings.of(pooled.requirements.name).replicas or self._settings.replicas
+        return self._settings.model_settings.of(name).replicas or self._settings.replicas
 
     def _routing(self, name: str) -> str:
         return self._settings.model_settings.of(name).routing or self._settings.routing
 
     def _replicate(self, pooled: PooledModel) -> None:
         """Let a model have replicas if its settings allow more than one."""
-        if pooled.shares_host or self._replicas(pooled).most == 1:
+        if pooled.shares_host or self._replica_count(pooled.requirements.name).most == 1:
             return
         name, blocks = pooled.requirements.name, int(min(self._settings.limits.max_routing_blocks, LARGEST_INT32))
         pooled.replicas = Replicas(name, pooled.first, pooled.routing, max_blocks=blocks)
         pooled.scaler = ReplicaScaler(
             pooled.replicas,
-            lambda: self._replicas(pooled),
+            lambda: self._replica_count(name),
             lambda: self._start_replica(pooled),
             longest_pause=self._settings.limits.max_load_pause_seconds,
         )
@@ -292,7 +322,7 @@ class Loader:
 
     async def _start_replica(self, pooled: PooledModel) -> Replica:
         """Load a model in one more host. Raises what `ModelLauncher.launch` raises, and RoomTakenError."""
-        requirements, found, dead = pooled.requirements, None, False
+        requirements, found, dead = replace(pooled.requirements, alone=True), None, False
 
         def died() -> None:
             nonlocal dead
@@ -330,5 +360,5 @@ def _replica(launched: Launched, requirements: ModelRequirements) -> Replica:
     )
 
 
-def _too_large(requirements: ModelRequirements, free: int) -> bool:
-    return 0 < free * MAX_FILE_SHARE < requirements.file_bytes
+def _too_large(file_bytes: int, free: int) -> bool:
+    return 0 < free * MAX_FILE_SHARE < file_bytes

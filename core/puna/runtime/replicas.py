@@ -66,6 +66,8 @@ class Replica:
     idle_since: float = field(default_factory=time.monotonic)
     lost: bool = False
     """True once the host has died."""
+    inherits: bool = False
+    """Whether it counts the weights that another model of the host had loaded, which is gone."""
 
     @property
     def slots(self) -> int:
@@ -75,7 +77,18 @@ class Replica:
     @property
     def size_bytes(self) -> int:
         """The memory that it takes."""
-        return self.model.facts.size_bytes or self.file_bytes
+        return (self.model.facts.size_bytes or self.file_bytes) + self.inherited_bytes
+
+    @property
+    def vram_bytes(self) -> int:
+        """The part of that memory that is on GPUs."""
+        facts = self.model.facts
+        return facts.vram_bytes + (facts.shared_vram_bytes if self.inherits else 0)
+
+    @property
+    def inherited_bytes(self) -> int:
+        """The part of that memory that another model of the host had loaded."""
+        return self.model.facts.shared_bytes if self.inherits else 0
 
     def entry(self, active: int | None = None) -> ReplicaEntry:
         """Return its row in the list of loaded models. `active`: the requests that do not wait, if known better."""
@@ -88,7 +101,7 @@ class Replica:
             active=self.requests + self.calls - queued if active is None else active,
             queued=queued,
             size_bytes=self.size_bytes,
-            vram_bytes=facts.vram_bytes,
+            vram_bytes=self.vram_bytes,
             kv_cache_tokens=facts.kv_cache_tokens,
             kv_cache_type=facts.kv_cache_type,
             kv_cache_usage=self.model.kv_cache_usage(),

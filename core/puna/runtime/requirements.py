@@ -44,6 +44,10 @@ class ModelRequirements:
     """Fields of `spec` that no one set: "context_length", "batch_size". They do not cause a reload."""
     file_bytes: int = 0
     """Size of the model's files, shown when the backend does not know how much memory it uses."""
+    adapter_bytes: int = 0
+    """Size of its adapters: all that a model needs which shares the weights of a loaded one."""
+    alone: bool = False
+    """Whether its host serves it alone, and shares its weights with no other model."""
     verify: Verify = skip_verification
 
 

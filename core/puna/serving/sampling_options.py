@@ -95,6 +95,7 @@ def model_requirements(
         backend_options=request.backend_options,
         automatic=frozenset(automatic),
         file_bytes=sum(_size(model, each) for each in (files.values() if path is None else (path,))),
+        adapter_bytes=sum(_size(model, each) for each in model.adapter_paths),
         verify=model.verify,
     )
 

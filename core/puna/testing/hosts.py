@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -19,6 +19,7 @@ from puna.plugins import Plugin
 from puna.runtime import sockets
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.host_loading import HostLoader
+from puna.runtime.host_model import HostModel
 from puna.runtime.host_process import HostProcess
 from puna.runtime.launcher import Endpoint, HostRequirements, Launcher
 from puna.runtime.local_launcher import LocalLauncher
@@ -74,6 +75,24 @@ async def hosted(
         finally:
             await model.aclose()
             await launcher.aclose()
+
+
+@asynccontextmanager
+async def hosted_together(plugin: Plugin, spec: ModelSpec) -> AsyncIterator[tuple[HostModel, HostModel]]:
+    """Load a model twice, so that the two share its weights, and end their hosts at the end. Either may be closed."""
+    with sockets.folder() as folder:
+        launcher = make_launcher(folder.next)
+        loader = HostLoader(launcher)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(launcher.aclose)
+            models = []
+            for _ in range(2):
+                model = await loader.load(
+                    plugin, spec, report=lambda _: None, stall_seconds=STALL_SECONDS, on_death=lambda: None
+                )
+                stack.push_async_callback(model.aclose)
+                models.append(model)
+            yield models[0], models[1]
 
 
 async def step(model: LoadedModel) -> int | None:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import grpc
 
-from puna.backend import Backend, InvalidRequestError, LoadedModel, ModelSpec
+from puna.backend import Backend, InvalidRequestError, LoadedModel, ModelFacts, ModelSpec
 from puna.testing import hosts
 from puna.testing.answers import collect, refusal
 from puna.testing.harness import ContractBase
@@ -170,11 +170,34 @@ class LoadingTests(ContractBase):
 
         async def test() -> None:
             async with self.loaded() as alone, hosts.hosted(plugin, self.spec()) as model:
-                assert model.facts == alone.facts
+                assert _whole(model.facts) == _whole(alone.facts)
                 if alone.facts.generates:
                     assert (await collect(model, self.request())).text == (await collect(alone, self.request())).text
 
         self.run_alone(test)
+
+    def test_models_of_the_same_weights_share_a_host(self) -> None:
+        """Two models of the same weights run in one host, and one of them answers as before once the other is freed.
+
+        If it fails: the manifest says `host.shares_weights`, so `load` is called for each model on the same Backend
+        object. Free what models share with the last of them.
+        """
+        plugin = self.plugin()
+        if self.through_host or plugin is None or plugin.error or not plugin.usable.host.shares_weights:
+            return
+
+        async def test() -> None:
+            async with hosts.hosted_together(plugin, self.spec()) as (first, second):
+                assert (first.pid, first.process_id) == (second.pid, second.process_id)
+                texts = [await self._answer(each) for each in (first, second)]
+                assert texts[0] == texts[1]
+                await first.aclose()
+                assert await self._answer(second) == texts[1]
+
+        self.run_alone(test)
+
+    async def _answer(self, model: LoadedModel) -> str:
+        return (await collect(model, self.request())).text if model.facts.generates else ""
 
     def test_a_load_can_be_cancelled(self) -> None:
         """A cancelled load ends soon and leaves nothing: no thread, no open file, no work.
@@ -329,3 +352,9 @@ class LoadingTests(ContractBase):
                     assert await model.detokenize([token], special=False) == [b""], f"{text!r} is not special"
 
         self.run_any(test)
+
+
+def _whole(facts: ModelFacts) -> ModelFacts:
+    """Return facts with the weights counted, although another model has loaded them."""
+    size, vram = facts.size_bytes + facts.shared_bytes, facts.vram_bytes + facts.shared_vram_bytes
+    return replace(facts, size_bytes=size, vram_bytes=vram, shared_bytes=0, shared_vram_bytes=0)

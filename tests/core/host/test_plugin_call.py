@@ -65,16 +65,16 @@ async def test_cancelling_the_waiter_cancels_the_call_and_waits_for_its_end():
 
 def test_the_oldest_step_changes_only_with_the_work_that_waits_longest():
     work = Work()
-    assert work.oldest_step is None
+    assert work.oldest_step() is None
     first, second = work.begin(), work.begin()
-    seen = work.oldest_step
+    seen = work.oldest_step()
     for _ in range(3):
         work.step(second)
-    assert work.oldest_step == seen
+    assert work.oldest_step() == seen
     work.step(first)
-    assert work.oldest_step > seen
-    seen = work.oldest_step
+    assert work.oldest_step() > seen
+    seen = work.oldest_step()
     work.end(second)
-    assert work.oldest_step > seen
+    assert work.oldest_step() > seen
     work.end(first)
-    assert work.oldest_step is None
+    assert work.oldest_step() is None

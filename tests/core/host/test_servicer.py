@@ -211,6 +211,32 @@ async def test_a_shared_host_serves_several_models_of_one_backend(servicer):
     await servicer.Unload(wire.UnloadRequest(model_id="2"), Context())
 
 
+async def test_the_heartbeat_counts_the_work_of_the_model_that_it_names(servicer):
+    for model_id in ("", "1"):
+        await servicer.Load(wire.LoadRequest(backend="scripted", path="m", model_id=model_id), Context())
+
+    async def step(model_id):
+        answer = await servicer.Heartbeat(wire.HeartbeatRequest(model_id=model_id), Context())
+        return answer.step if answer.HasField("step") else None
+
+    work = servicer.work.begin("1")
+    assert await step("") is None
+    before = await step("1")
+    assert before is not None
+    # The other model's work goes on, and this one's does not.
+    other = servicer.work.begin("")
+    servicer.work.step(other)
+    assert await step("1") == before
+    assert await step("") is not None
+    for model_id, at_step in (("", 3), ("1", 5)):
+        with servicer.models.use(model_id) as model:
+            model.at_step = at_step
+    assert (await step(""), await step("1")) == (3, 5)
+    # A core that names none gets the number of the work that waits longest.
+    assert await step("unknown") == before
+    servicer.work.end(work)
+
+
 async def note(order, name):
     order.append(name)
 

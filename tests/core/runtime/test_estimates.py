@@ -51,6 +51,9 @@ class Launcher:
     def takes_memory(self, requirements):
         return self.memory
 
+    def weights(self, requirements):
+        return ""
+
     async def checked(self, requirements):
         return requirements
 
@@ -59,7 +62,7 @@ class Launcher:
         return SimpleNamespace(name="b", capabilities=capabilities, host=SimpleNamespace(memory=self.memory))
 
     @asynccontextmanager
-    async def estimating(self, requirements, freed_bytes):
+    async def estimating(self, requirements, freed_bytes, *, weights_loaded):
         self.hosts += 1
         self.freed = freed_bytes
         self.most_hosts = max(self.hosts, self.most_hosts)

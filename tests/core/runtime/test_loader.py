@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.core.serving.asking import until
@@ -7,6 +8,7 @@ from puna import events
 from puna.backend import ModelFacts, ModelSpec
 from puna.errors import OutOfMemoryError
 from puna.model_settings import ConfiguredModels, ModelSettings
+from puna.replica_count import ReplicaCount
 from puna.runtime.errors import NodeLostError, RoomTakenError
 from puna.runtime.launch import Launched
 from puna.runtime.loaded_models import LoadedModels
@@ -17,6 +19,9 @@ from puna.settings import Settings
 
 class Model:
     facts = ModelFacts(context_length=8192, parallel=2)
+
+    def kv_cache_usage(self):
+        return None
 
     async def aclose(self):
         pass
@@ -34,6 +39,8 @@ class Launcher:
         self.free = 0
         """Bytes of free memory; 0: unknown."""
 
+        self.shares_weights = False
+        """Whether models of one path share their weights."""
         self.taken = lambda: False
         """Whether every place of a cluster is taken."""
 
@@ -48,6 +55,9 @@ class Launcher:
 
     def takes_memory(self, requirements):
         return requirements.key not in self.upstream
+
+    def weights(self, requirements):
+        return "" if requirements.alone or not self.shares_weights else requirements.spec.path
 
     async def launch(self, requirements, on_progress, *, on_death):
         self.contexts.append(requirements.spec.context_length)
@@ -333,3 +343,92 @@ async def test_a_model_that_takes_no_memory_does_not_wait_for_memory(models, mon
     launcher.upstream = {"u"}
     monkeypatch.setattr(models, "wait_for_memory", never)
     await Loader(models, launcher, Settings()).provide(need("u"), Job())
+
+
+def adapted(name, *adapters, path="base", **fields):
+    """A model of a base with adapters."""
+    wanted = need(name, **fields)
+    return replace(wanted, spec=replace(wanted.spec, path=path, adapter_paths=adapters))
+
+
+@pytest.fixture
+def sharing(models):
+    """Loads models whose launcher lets those of one base share the weights."""
+    launcher = Launcher()
+    launcher.shares_weights = True
+
+    def sharing(**settings):
+        return launcher, Loader(models, launcher, Settings(**settings))
+
+    return sharing
+
+
+async def test_models_that_share_weights_take_one_place(models, sharing, heard):
+    _, loader = sharing(max_loaded_models=2)
+    for each in (adapted("plain"), adapted("a", "1"), adapted("b", "2"), need("c")):
+        (await loader.provide(each, Job())).keep_alive = 10 if each.name == "c" else 5
+    assert {each.requirements.name for each in models.all()} == {"plain", "a", "b", "c"}
+    assert len({each.weights for each in models.all()}) == 2
+    assert loader.evictions(adapted("d", "3")).models == ()
+    assert loader.evictions(adapted("d", "3")).weights_loaded
+    # One more base needs the place of another one, that is, of all models that share it.
+    evictions = loader.evictions(need("e"))
+    assert not evictions.weights_loaded
+    await loader.provide(need("e"), Job())
+    assert {each.requirements.name for each in models.all()} == {"c", "e"}
+    assert [each.requirements.name for each in evictions.models] == ["a", "b", "plain"]
+
+
+async def test_weights_of_a_busy_model_are_not_evicted_in_parts(models, sharing):
+    _, loader = sharing(max_loaded_models=2)
+    busy, idle, other = [
+        await loader.provide(each, Job()) for each in (adapted("a", "1"), adapted("b", "2"), need("c"))
+    ]
+    busy.acquire(LeaseKind.SEQUENCE)
+    idle.keep_alive, other.keep_alive = 1, 100
+    await loader.provide(need("d"), Job())
+    assert {each.requirements.name for each in models.all()} == {"a", "b", "d"}
+
+
+async def test_a_further_model_needs_memory_for_its_adapters_alone(models, sharing):
+    launcher, loader = sharing()
+    await loader.provide(adapted("a", "1", file_bytes=90), Job())
+    launcher.free = 100
+    await loader.provide(replace(adapted("b", "2", file_bytes=90), adapter_bytes=10), Job())
+    assert len(models.all()) == 2
+    # Adapters that are too large need the place of an idle model, as a file would.
+    await loader.provide(replace(adapted("c", "3", file_bytes=90), adapter_bytes=90), Job())
+    assert len(models.all()) < 3
+
+
+async def test_models_with_replicas_share_no_weights(models, sharing):
+    _, loader = sharing(replicas=ReplicaCount(1, 2))
+    pooled = await loader.provide(adapted("a", "1"), Job())
+    assert pooled.weights == ""
+    assert pooled.requirements.alone
+    assert not loader.evictions(adapted("b", "2")).weights_loaded
+
+
+async def test_weights_are_counted_for_one_of_the_models_that_are_left(models, sharing):
+    launcher, loader = sharing()
+    shares = {"a": 0, "b": 1000, "c": 1000}
+
+    async def launch(requirements, on_progress, *, on_death):
+        model = Model()
+        shared = shares[requirements.name]
+        model.facts = replace(Model.facts, size_bytes=1010 - shared, shared_bytes=shared, shared_vram_bytes=shared // 2)
+        return Launched(model, "b", 0)
+
+    launcher.launch = launch
+    first, *_ = [await loader.provide(adapted(name, name), Job()) for name in shares]
+    assert {each.name: each.size_bytes for each in models.entries()} == {"a": 1010, "b": 10, "c": 10}
+    models.remove(first)
+    assert {each.name: each.size_bytes for each in models.entries()} == {"b": 1010, "c": 10}
+    assert sum(each.vram_bytes for each in models.all()) == 500
+    # The first model comes back and finds the weights loaded.
+    shares["a"] = 1000
+    await loader.provide(adapted("a", "a"), Job())
+    assert sum(each.size_bytes for each in models.all()) == 1030
+    for name in ("b", "c"):
+        models.remove(next(each for each in models.all() if each.requirements.name == name))
+    assert [each.size_bytes for each in models.entries()] == [1010]

@@ -15,7 +15,7 @@ Prompts: words that are given back one piece each, with commands among them:
     @metadata     the metadata of the request, as JSON
 
 Options: load = "refuse", "memory", "memory above 4096", "raise", "exit", "crash", "slow", "stall", "chatter";
-size_bytes; journal = a file that hears what happens.
+size_bytes; journal = a file that hears what happens. An adapter called @X does what load = X does.
 """
 
 import asyncio
@@ -173,7 +173,8 @@ class ScriptedBackend(Backend):
         model = Scripted(spec)
         model.note(f"load {os.getpid()} {spec.context_length}")
         model.note("loading")
-        match spec.backend_options.get("load"):
+        adapters = [each.removeprefix("@") for each in spec.adapter_paths if each.startswith("@")]
+        match spec.backend_options.get("load", *adapters):
             case "refuse":
                 raise InvalidRequestError("no model of mine")
             case "memory":

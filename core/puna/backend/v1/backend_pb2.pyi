@@ -244,6 +244,7 @@ class LoadRequest(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     UPSTREAM_FIELD_NUMBER: _builtins.int
     FOLDER_FIELD_NUMBER: _builtins.int
+    WEIGHTS_LOADED_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """Name of the backend plugin."""
     path: _builtins.str
@@ -288,6 +289,10 @@ class LoadRequest(_message.Message):
     """The folder in which `files` lie under their names, made of links. It exists for as long as the model is loaded, and
     nothing in it may be written. Empty if `files` is.
     """
+    weights_loaded: _builtins.bool
+    """Whether a model with the same weights is loaded, so that the estimate of this one leaves them out. Only EstimateMemory
+    has it set.
+    """
     @_builtins.property
     def adapter_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """LoRA adapters."""
@@ -331,10 +336,11 @@ class LoadRequest(_message.Message):
         files: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         upstream: _builtins.str = ...,
         folder: _builtins.str = ...,
+        weights_loaded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "constraint_limits", b"constraint_limits", "main_gpu", b"main_gpu", "use_mmap", b"use_mmap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "adapter_paths", b"adapter_paths", "backend", b"backend", "backend_options_json", b"backend_options_json", "batch_size", b"batch_size", "constraint_limits", b"constraint_limits", "context_length", b"context_length", "draft_path", b"draft_path", "draft_tokens", b"draft_tokens", "files", b"files", "flash_attention", b"flash_attention", "folder", b"folder", "format", b"format", "gpu_layers", b"gpu_layers", "kv_cache_type", b"kv_cache_type", "main_gpu", b"main_gpu", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "name", b"name", "parallel", b"parallel", "path", b"path", "projector_paths", b"projector_paths", "threads", b"threads", "upstream", b"upstream", "use_mmap", b"use_mmap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu", "_use_mmap", b"_use_mmap", "adapter_paths", b"adapter_paths", "backend", b"backend", "backend_options_json", b"backend_options_json", "batch_size", b"batch_size", "constraint_limits", b"constraint_limits", "context_length", b"context_length", "draft_path", b"draft_path", "draft_tokens", b"draft_tokens", "files", b"files", "flash_attention", b"flash_attention", "folder", b"folder", "format", b"format", "gpu_layers", b"gpu_layers", "kv_cache_type", b"kv_cache_type", "main_gpu", b"main_gpu", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "name", b"name", "parallel", b"parallel", "path", b"path", "projector_paths", b"projector_paths", "threads", b"threads", "upstream", b"upstream", "use_mmap", b"use_mmap", "weights_loaded", b"weights_loaded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__main_gpu: _TypeAlias = _typing.Literal["main_gpu"]  # noqa: Y015
     _WhichOneofArgType__main_gpu: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu"]  # noqa: Y015
@@ -431,6 +437,8 @@ class Loaded(_message.Message):
     LACKS_TOKENIZER_FIELD_NUMBER: _builtins.int
     KV_CACHE_TOKENS_FIELD_NUMBER: _builtins.int
     KV_CACHE_TYPE_FIELD_NUMBER: _builtins.int
+    SHARED_BYTES_FIELD_NUMBER: _builtins.int
+    SHARED_VRAM_BYTES_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     """Context length in tokens per sequence, after clamping to the length with which the model was trained; 0: unknown."""
     parallel: _builtins.int
@@ -467,6 +475,12 @@ class Loaded(_message.Message):
     """Tokens that fit into the KV cache, over all slots; 0: unknown, or there is none."""
     kv_cache_type: _builtins.str
     """Type of the KV cache, such as "f16"; empty: unknown, or there is none."""
+    shared_bytes: _builtins.int
+    """Bytes of weights that another model of the host has loaded. `size_bytes` leaves them out. If that model ends first,
+    the core counts them for one that is left.
+    """
+    shared_vram_bytes: _builtins.int
+    """Bytes of `shared_bytes` that are on GPUs."""
     def __init__(
         self,
         *,
@@ -488,10 +502,12 @@ class Loaded(_message.Message):
         lacks_tokenizer: _builtins.bool = ...,
         kv_cache_tokens: _builtins.int = ...,
         kv_cache_type: _builtins.str = ...,
+        shared_bytes: _builtins.int = ...,
+        shared_vram_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adds_bos", b"adds_bos", "adds_eos", b"adds_eos", "audio", b"audio", "bos_id", b"bos_id", "bos_text", b"bos_text", "context_length", b"context_length", "embedding_length", b"embedding_length", "embedding_tokens", b"embedding_tokens", "eos_id", b"eos_id", "eos_text", b"eos_text", "generates", b"generates", "kv_cache_tokens", b"kv_cache_tokens", "kv_cache_type", b"kv_cache_type", "lacks_tokenizer", b"lacks_tokenizer", "parallel", b"parallel", "size_bytes", b"size_bytes", "vision", b"vision", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adds_bos", b"adds_bos", "adds_eos", b"adds_eos", "audio", b"audio", "bos_id", b"bos_id", "bos_text", b"bos_text", "context_length", b"context_length", "embedding_length", b"embedding_length", "embedding_tokens", b"embedding_tokens", "eos_id", b"eos_id", "eos_text", b"eos_text", "generates", b"generates", "kv_cache_tokens", b"kv_cache_tokens", "kv_cache_type", b"kv_cache_type", "lacks_tokenizer", b"lacks_tokenizer", "parallel", b"parallel", "shared_bytes", b"shared_bytes", "shared_vram_bytes", b"shared_vram_bytes", "size_bytes", b"size_bytes", "vision", b"vision", "vram_bytes", b"vram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1498,12 +1514,17 @@ class HeartbeatRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    """The model of a shared host about whose work the core asks."""
     def __init__(
         self,
+        *,
+        model_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1518,7 +1539,9 @@ class HeartbeatResponse(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     KV_CACHES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
-    """A number that changes with each step of the model's work; unset: the model has no work."""
+    """A number that changes with each step of the model's work; unset: the model has no work. A host that does not tell its
+    models apart counts the work of all.
+    """
     @_builtins.property
     def kv_caches(self) -> _containers.RepeatedCompositeFieldContainer[Global___KvCacheUsage]:
         """Use of the KV cache of each model for which the host counts it."""

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class BackendServiceStub(object):
-    """The service of a model host: a process with one loaded model, or with all models of a backend whose manifest says
-    `shared`. The core is its only client. A host may be written in
+    """The service of a model host: a process with one loaded model, with all models of a backend whose manifest says
+    `shared`, or with models of the same weights if it says `shares_weights`. The core is its only client. A host may be written in
     any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
     Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
@@ -45,7 +45,8 @@ class BackendServiceStub(object):
     names of StartSequence.metadata, which has it for the sequences of Run.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
-    requests to a host that is not shared.
+    requests to a host that is not shared. Where the manifest says `shares_weights`, the first model of a host has the empty
+    id, and each later one, which has the same weights and other adapters, an id of its own. Any of them may end first.
     """
 
     def __init__(self, channel):
@@ -112,8 +113,8 @@ class BackendServiceStub(object):
 
 
 class BackendServiceServicer(object):
-    """The service of a model host: a process with one loaded model, or with all models of a backend whose manifest says
-    `shared`. The core is its only client. A host may be written in
+    """The service of a model host: a process with one loaded model, with all models of a backend whose manifest says
+    `shared`, or with models of the same weights if it says `shares_weights`. The core is its only client. A host may be written in
     any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
     Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
@@ -131,7 +132,8 @@ class BackendServiceServicer(object):
     names of StartSequence.metadata, which has it for the sequences of Run.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
-    requests to a host that is not shared.
+    requests to a host that is not shared. Where the manifest says `shares_weights`, the first model of a host has the empty
+    id, and each later one, which has the same weights and other adapters, an id of its own. Any of them may end first.
     """
 
     def Describe(self, request, context):
@@ -285,8 +287,8 @@ def add_BackendServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BackendService(object):
-    """The service of a model host: a process with one loaded model, or with all models of a backend whose manifest says
-    `shared`. The core is its only client. A host may be written in
+    """The service of a model host: a process with one loaded model, with all models of a backend whose manifest says
+    `shared`, or with models of the same weights if it says `shares_weights`. The core is its only client. A host may be written in
     any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
     Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
@@ -304,7 +306,8 @@ class BackendService(object):
     names of StartSequence.metadata, which has it for the sequences of Run.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
-    requests to a host that is not shared.
+    requests to a host that is not shared. Where the manifest says `shares_weights`, the first model of a host has the empty
+    id, and each later one, which has the same weights and other adapters, an id of its own. Any of them may end first.
     """
 
     @staticmethod

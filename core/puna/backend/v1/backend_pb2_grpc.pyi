@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BackendServiceStub:
-    """The service of a model host: a process with one loaded model, or with all models of a backend whose manifest says
-    `shared`. The core is its only client. A host may be written in
+    """The service of a model host: a process with one loaded model, with all models of a backend whose manifest says
+    `shared`, or with models of the same weights if it says `shares_weights`. The core is its only client. A host may be written in
     any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
     Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
@@ -46,7 +46,8 @@ class BackendServiceStub:
     names of StartSequence.metadata, which has it for the sequences of Run.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
-    requests to a host that is not shared.
+    requests to a host that is not shared. Where the manifest says `shares_weights`, the first model of a host has the empty
+    id, and each later one, which has the same weights and other adapters, an id of its own. Any of them may end first.
     """
 
     @_typing.overload
@@ -89,8 +90,8 @@ class BackendServiceStub:
 
 @_typing.type_check_only
 class BackendServiceAsyncStub(BackendServiceStub):
-    """The service of a model host: a process with one loaded model, or with all models of a backend whose manifest says
-    `shared`. The core is its only client. A host may be written in
+    """The service of a model host: a process with one loaded model, with all models of a backend whose manifest says
+    `shared`, or with models of the same weights if it says `shares_weights`. The core is its only client. A host may be written in
     any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
     Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
@@ -108,7 +109,8 @@ class BackendServiceAsyncStub(BackendServiceStub):
     names of StartSequence.metadata, which has it for the sequences of Run.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
-    requests to a host that is not shared.
+    requests to a host that is not shared. Where the manifest says `shares_weights`, the first model of a host has the empty
+    id, and each later one, which has the same weights and other adapters, an id of its own. Any of them may end first.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -147,8 +149,8 @@ class BackendServiceAsyncStub(BackendServiceStub):
     """
 
 class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The service of a model host: a process with one loaded model, or with all models of a backend whose manifest says
-    `shared`. The core is its only client. A host may be written in
+    """The service of a model host: a process with one loaded model, with all models of a backend whose manifest says
+    `shared`, or with models of the same weights if it says `shares_weights`. The core is its only client. A host may be written in
     any language; `python -m puna.host` is the core's own and runs Python backend plugins.
 
     Errors. A call that fails because of its request carries a serialized Failure in the trailing metadata
@@ -166,7 +168,8 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
     names of StartSequence.metadata, which has it for the sequences of Run.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
-    requests to a host that is not shared.
+    requests to a host that is not shared. Where the manifest says `shares_weights`, the first model of a host has the empty
+    id, and each later one, which has the same weights and other adapters, an id of its own. Any of them may end first.
     """
 
     @_abc_1.abstractmethod

@@ -160,8 +160,18 @@ def test_a_gguf_model_keeps_its_backends_options(workshop, get):
     workshop.create_plain("base", backend="ctransformers", backend_options={"level": 2})
     workshop.create("child", base="base", system="x")
     assert (get("child").config.backend_options, get("child").config.model_format) == ({"level": 2}, "gguf")
-    assert get("base").load_key == str(get("base").model_path)
+    assert get("child").load_key == get("base").load_key == str(get("base").model_path)
     assert "BACKEND ctransformers\nBACKEND_OPTION level 2\nTEMPLATE" in show(get("child")).modelfile
+
+
+def test_models_of_one_base_are_loaded_once_for_each_set_of_adapters(workshop, get):
+    workshop.create_plain("base")
+    adapters = [workshop.gguf(("general.type", "str", "adapter"), ("general.name", "str", name)) for name in "ab"]
+    for name, adapter in zip("abc", (*adapters, adapters[0]), strict=True):
+        workshop.create(name, base="base", adapters={"x.gguf": adapter}, system=name)
+    keys = {name: get(name).load_key for name in ("base", "a", "b", "c")}
+    assert keys["a"] == keys["c"]
+    assert len(set(keys.values())) == 3
 
 
 def test_show_tells_what_makes_the_model_again(workshop, files, get):
