@@ -43,6 +43,9 @@ class MemoryEstimator:
             context = Context(opened.weights, options)
             stack.callback(context.close)
             found = _memory(context)
+            if spec.weights_loaded:
+                for sizes in found.values():
+                    sizes.weights = 0
             if context.supports_partial_removal:
                 _add_draft(found, spec, opened.weights, options, lazy=lazy)
         main = found[""]
@@ -67,7 +70,8 @@ class MemoryEstimator:
                 )
                 for device, sizes in sorted(found.items())
             ),
-            process_bytes=_own_bytes(),
+            # The process of a model whose weights are loaded runs already.
+            process_bytes=0 if spec.weights_loaded else _own_bytes(),
         )
 
     def close(self) -> None:
@@ -77,8 +81,8 @@ class MemoryEstimator:
             opened.weights.close()
 
     def _open(self, spec: ModelSpec) -> _Opened:
-        # Neither of these matters for the weights, and a search for the longest context changes only these.
-        spec = replace(spec, context_length=0, memory_bytes=0)
+        # None of these matters for the weights, and a search for the longest context changes only these.
+        spec = replace(spec, context_length=0, memory_bytes=0, weights_loaded=False)
         if self._opened is None or self._opened.spec != spec:
             self.close()
             weights = Weights(spec, lambda _: None, lambda: False, allocate=False)

@@ -14,6 +14,7 @@ from puna_llama_cpp.binding.context import KV_CACHE_TYPES, Context, ContextOptio
 from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 from puna_llama_cpp.binding.machine import threads_for
 from puna_llama_cpp.binding.native_log import captured_log
+from puna_llama_cpp.binding.turns import LOADING
 from puna_llama_cpp.binding.weights import Weights
 from puna_llama_cpp.draft_loading import OpenedDraft, open_draft
 from puna_llama_cpp.embeddings.model import EmbeddingModel
@@ -81,7 +82,7 @@ def open_model(spec: ModelSpec, report: Callable[[float], None], is_cancelled: C
     # When ggml aborts, it has gdb print a backtrace. That takes two seconds and pushes the reason out of the last
     # lines, which are what the core shows.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-    with ExitStack() as stack:
+    with LOADING, ExitStack() as stack:
         weights = Weights(spec, report, is_cancelled)
         stack.callback(weights.close)
         projector = None
@@ -148,7 +149,14 @@ def _with_context(
             draft = open_draft(spec, weights, options, is_cancelled, lazy=lazy)
         if draft is not None:
             size, on_gpus = _logged_bytes(options, counted_slots)
-            facts = replace(facts, size_bytes=facts.size_bytes + size, vram_bytes=facts.vram_bytes + on_gpus)
+            shared, shared_on_gpus = draft.weights.shared_bytes
+            facts = replace(
+                facts,
+                size_bytes=facts.size_bytes + size,
+                vram_bytes=facts.vram_bytes + on_gpus,
+                shared_bytes=facts.shared_bytes + shared,
+                shared_vram_bytes=facts.shared_vram_bytes + shared_on_gpus,
+            )
         stack.pop_all()
     identity = _identity(weights, context, spec, options)
     disk = _disk_options(spec.backend_options)
@@ -206,14 +214,19 @@ def _facts(
     vocabulary = weights.vocabulary
     generates, parallel = not weights.embeds_only, options.sequences
     size, on_gpus = _logged_bytes(options, counted_slots)
+    shared, shared_on_gpus = weights.shared_bytes
+    if not (size or shared):
+        size = weights.size_bytes
     ranks = context.pooling == lib.LLAMA_POOLING_TYPE_RANK  # a ranking model gives a score and no vector
     # An embedding model keeps nothing between two texts. A recurrent state has no room that could be counted in tokens.
     cached = generates and context.has_memory and not lib.llama_model_is_recurrent(weights.pointer)
     return ModelFacts(
         context_length=options.length,
         parallel=parallel,
-        size_bytes=(size or weights.size_bytes) + (projector.size_bytes if projector else 0),
+        size_bytes=size + (projector.size_bytes if projector else 0),
         vram_bytes=on_gpus,
+        shared_bytes=shared,
+        shared_vram_bytes=shared_on_gpus,
         kv_cache_tokens=context.length * parallel if cached else 0,
         kv_cache_type=(options.kv_cache_type or "f16") if cached else "",
         adds_bos=vocabulary.adds_bos,

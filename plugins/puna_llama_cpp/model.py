@@ -75,8 +75,11 @@ class LlamaModel(LoadedModel):
 
     async def aclose(self) -> None:
         """Stop the threads, then free the context and the weights."""
-        # In a thread, since it waits for the running batch and for images that are being encoded.
-        await asyncio.to_thread(self._close_engine)
+        # In a thread, since it waits for the running batch, for images that are being encoded, and for other models.
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._close_engine()
         self._context.close()
         self._weights.close()
 

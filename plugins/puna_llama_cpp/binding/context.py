@@ -13,6 +13,7 @@ from puna.backend import BackendError, InvalidRequestError
 from puna_ggml_kernels.loader import TILED_PREFILL_ROWS, set_order, set_sequences
 from puna_llama_cpp.binding.batch import Batch, VectorBatch
 from puna_llama_cpp.binding.native_log import captured_log
+from puna_llama_cpp.binding.turns import TURNS
 from puna_llama_cpp.binding.weights import Weights
 
 # ggml's numbers of the types that a KV cache may have.
@@ -135,6 +136,9 @@ class Context:
         # Rounding up may exceed the training length, beyond which an embedding model has no positions.
         self.length = min(lib.llama_n_ctx_seq(pointer), weights.context_length)
         self.batch_size = int(lib.llama_n_batch(pointer))
+        self.waited_seconds = 0.0
+        """How long the last evaluation waited until other models of the process had computed."""
+        self._waits = False
         self.pooling = lib.llama_pooling_type(pointer)
         weights.apply_adapters(pointer)
 
@@ -147,20 +151,32 @@ class Context:
         self._abort_flag.raw = b"\1\0" if wanted else b"\0\0"
 
     def decode(
-        self, batch: Batch | VectorBatch, *, tiled_from: int = TILED_PREFILL_ROWS, invariant_sequences: int = 0
+        self,
+        batch: Batch | VectorBatch,
+        *,
+        tiled_from: int = TILED_PREFILL_ROWS,
+        invariant_sequences: int = 0,
+        lengths: Sequence[int] = (),
     ) -> None:
         """Evaluate a batch. Raises AbortedError after `set_abort`, and BackendError if llama.cpp failed.
 
         `tiled_from`: the number of a sequence's tokens from which attention is computed as in a long prompt.
         `invariant_sequences`: the number of sequences in a batch of newest tokens and draft tokens, each of which must
-        get the bits that it would get without draft tokens.
+        get the bits that it would get without draft tokens. `lengths`: see `decode_apart`.
         """
-        set_order(tiled_from=tiled_from, invariant_sequences=invariant_sequences)
-        try:
-            status = lib.llama_decode(self.pointer, batch.native)
-        finally:
-            # The order belongs to the process, and the next image to be encoded must get ggml's.
-            set_order(tiled_from=TILED_PREFILL_ROWS)
+        self._waits = True
+        with TURNS as self.waited_seconds:
+            self._waits = False
+            set_order(tiled_from=tiled_from, invariant_sequences=invariant_sequences)
+            if lengths:
+                set_sequences(lengths)
+            try:
+                status = lib.llama_decode(self.pointer, batch.native)
+            finally:
+                if lengths:
+                    set_sequences(())
+                # The order belongs to the process, and the next image to be encoded must get ggml's.
+                set_order(tiled_from=TILED_PREFILL_ROWS)
         if status == 2:
             raise AbortedError
         if status != 0:
@@ -171,11 +187,14 @@ class Context:
 
         With the kernels, each gets the bits that it has in a batch of its own.
         """
-        set_sequences(lengths)
-        try:
-            self.decode(batch)
-        finally:
-            set_sequences(())
+        self.decode(batch, lengths=lengths)
+
+    def turns_passed(self) -> int:
+        """Return the number of turns of the process while this context waits for its own; 0 while it does not.
+
+        It shows that a model which waits does not hang. May be called from any thread.
+        """
+        return TURNS.passed if self._waits else 0
 
     def decode_vectors(self, batch: VectorBatch, *, causal: bool) -> None:
         """Evaluate vectors. `causal`: each vector attends only to earlier ones. Raises what `decode` raises."""

@@ -1,7 +1,12 @@
-"""A model's weights in memory, with its adapters and its vocabulary."""
+"""A model's weights in memory, with its adapters and its vocabulary.
+
+The tensors of a file are in memory once, however many models of the process use them with adapters of their own.
+llama.cpp keeps the adapters of all of them in one list, so a model is loaded or freed under the lock LOADING.
+"""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ from puna_ggml_kernels.cpu_backend import load_cpu_backend
 from puna_ggml_kernels.loader import huge_pages
 from puna_ggml_kernels.repacking import should_repack
 from puna_llama_cpp.binding.native_log import captured_log
+from puna_llama_cpp.binding.turns import LOADING, TURNS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 
 
@@ -19,8 +25,24 @@ class LoadCancelledError(Exception):
     """The load was cancelled."""
 
 
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Tensors:
+    """The tensors of a file in memory, for one or several Weights."""
+
+    pointer: Any  # a pointer, typed two ways in the binding
+    load_mode: int
+    repacked: bool
+    size_bytes: int
+    vram_bytes: int
+    users: int = 1
+
+
+_shared: dict[Hashable, _Tensors] = {}
+"""The tensors that are in memory, by all that decides what they are. LOADING guards it."""
+
+
 class Weights:
-    """A loaded GGUF file. The constructor blocks for as long as the load takes."""
+    """A loaded GGUF file with adapters. The constructor blocks for as long as the load takes."""
 
     def __init__(
         self,
@@ -30,45 +52,38 @@ class Weights:
         *,
         allocate: bool = True,
     ) -> None:
-        """Load the file. `report` gets the progress from 0 to 1; the load ends early once `is_cancelled` returns true.
+        """Load the file, unless its tensors are in memory already, and its adapters.
 
-        Without `allocate`, no tensor gets memory, and adapters are left out. Such weights only tell sizes.
+        `report` gets the progress from 0 to 1; the load ends early once `is_cancelled` returns true. Without
+        `allocate`, no tensor gets memory, and adapters are left out. Such weights only tell sizes.
 
         Raises InvalidRequestError if llama.cpp cannot run the file, and LoadCancelledError if cancelled.
         """
-        captured_log().clear()
-        # First of all, so that ggml never searches for backends in folders of its own choice (see `cpu_backend`).
-        load_cpu_backend()
-        lib.llama_backend_init()
+        with LOADING:
+            self._key = _identity(spec) if allocate else None
+            captured_log().clear()
+            tensors = _shared.get(self._key)
+            self.shared = tensors is not None
+            """Whether another model of the process had loaded the tensors before."""
+            if tensors is not None:
+                tensors.users += 1
+            else:
+                tensors = _load(spec, report, is_cancelled, allocate=allocate)
+                if self._key is not None:
+                    _shared[self._key] = tensors
+            self._tensors = tensors
+            self._adapters: list[Any] = []
+            try:
+                self._open(spec, allocate=allocate)
+            except BaseException:
+                self.close()
+                raise
 
-        def progress(done: float, _data: object) -> bool:
-            report(done)
-            return not is_cancelled()
-
-        # llama.cpp keeps a bare pointer, so the callback must stay referenced until the load returns.
-        callback = lib.llama_progress_callback(progress)
-        parameters = lib.llama_model_default_params()
-        parameters.progress_callback = callback
-        # A negative number leaves the choice to llama.cpp.
-        if spec.gpu_layers >= 0:
-            parameters.n_gpu_layers = spec.gpu_layers
-        if spec.main_gpu is not None:
-            parameters.main_gpu = spec.main_gpu
-            # With one GPU chosen, no layer goes to another.
-            parameters.split_mode = lib.LLAMA_SPLIT_MODE_NONE
-        parameters.no_alloc = not allocate
-        self.load_mode = _load_mode(spec) if allocate else lib.LLAMA_LOAD_MODE_NONE
-        self.repacked = should_repack(spec.path)
+    def _open(self, spec: ModelSpec, *, allocate: bool) -> None:
+        pointer = self.pointer
+        self.load_mode = self._tensors.load_mode
+        self.repacked = self._tensors.repacked
         """Whether ggml may repack the weights. Whether it does also depends on the load mode."""
-        parameters.load_mode, parameters.use_extra_bufts = self.load_mode, self.repacked
-        with huge_pages():
-            pointer = lib.llama_model_load_from_file(spec.path.encode(), parameters)
-        if not pointer:
-            # A load that the progress callback ends is reported like a failure.
-            if is_cancelled():
-                raise LoadCancelledError
-            raise InvalidRequestError(captured_log().load_error() or "llama.cpp could not load the model")
-        self.pointer = pointer
         self.architecture = self.metadata("general.architecture")
         vocab = lib.llama_model_get_vocab(pointer)
         if vocab is None:
@@ -80,16 +95,30 @@ class Weights:
         self.context_length = lib.llama_model_n_ctx_train(pointer)
         self.embedding_length = lib.llama_model_n_embd_out(pointer)
         self.classifier_outputs = lib.llama_model_n_cls_out(pointer)
-        # Adapters belong to the weights, which free them; a failure therefore closes the weights.
-        self._adapters = [self._adapter(path) for path in spec.adapter_paths] if allocate else []
+        if allocate:
+            for path in spec.adapter_paths:
+                self._add_adapter(path)
 
-    def _adapter(self, path: str) -> Any:  # noqa: ANN401 (a pointer, typed two ways in the binding)
-        adapter = lib.llama_adapter_lora_init(self.pointer, path.encode())
+    @property
+    def pointer(self) -> Any:  # noqa: ANN401 (a pointer, typed two ways in the binding)
+        """llama.cpp's model."""
+        return self._tensors.pointer
+
+    @property
+    def shared_bytes(self) -> tuple[int, int]:
+        """The bytes of tensors that another model of the process has loaded; 0: this one has.
+
+        The second number counts those outside the CPU's memory.
+        """
+        return (self._tensors.size_bytes, self._tensors.vram_bytes) if self.shared else (0, 0)
+
+    def _add_adapter(self, path: str) -> None:
+        # In a turn, since contexts read the model's list of adapters when they compute.
+        with TURNS:
+            adapter = lib.llama_adapter_lora_init(self.pointer, path.encode())
         if not adapter:
-            message = captured_log().last_error() or f"llama.cpp could not load the adapter {path}"
-            self.close()
-            raise InvalidRequestError(message)
-        return adapter
+            raise InvalidRequestError(captured_log().last_error() or f"llama.cpp could not load the adapter {path}")
+        self._adapters.append(adapter)
 
     def apply_adapters(self, context: lib.llama_context_p) -> None:
         """Make a context use the adapters, each at full strength."""
@@ -144,8 +173,67 @@ class Weights:
         return bool(self.metadata(f"{prefix}.pooling_type")) or self.metadata(f"{prefix}.attention.causal") == "false"
 
     def close(self) -> None:
-        """Free the weights, adapters included."""
-        lib.llama_model_free(self.pointer)
+        """Free the adapters, and the tensors if no other model uses them. Blocks while another model computes."""
+        with LOADING:
+            self._tensors.users -= 1
+            if self._tensors.users:
+                with TURNS:
+                    for adapter in self._adapters:
+                        lib.llama_adapter_lora_free(adapter)
+                return
+            # With the tensors, llama.cpp frees the adapters for them.
+            lib.llama_model_free(self.pointer)
+            if self._key is not None:
+                del _shared[self._key]
+
+
+def _identity(spec: ModelSpec) -> Hashable:
+    """Return all that decides which tensors a load gives, and where they are."""
+    try:
+        file = Path(spec.path).stat()
+    except OSError:
+        return None  # llama.cpp says why it cannot be loaded
+    changed = (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns)
+    return spec.path, changed, spec.gpu_layers, spec.main_gpu, spec.use_mmap, should_repack(spec.path)
+
+
+def _load(
+    spec: ModelSpec, report: Callable[[float], None], is_cancelled: Callable[[], bool], *, allocate: bool
+) -> _Tensors:
+    """Load the tensors of a file. Raises InvalidRequestError and LoadCancelledError."""
+    # First of all, so that ggml never searches for backends in folders of its own choice (see `cpu_backend`).
+    load_cpu_backend()
+    lib.llama_backend_init()
+
+    def progress(done: float, _data: object) -> bool:
+        report(done)
+        return not is_cancelled()
+
+    # llama.cpp keeps a bare pointer, so the callback must stay referenced until the load returns.
+    callback = lib.llama_progress_callback(progress)
+    parameters = lib.llama_model_default_params()
+    parameters.progress_callback = callback
+    # A negative number leaves the choice to llama.cpp.
+    if spec.gpu_layers >= 0:
+        parameters.n_gpu_layers = spec.gpu_layers
+    if spec.main_gpu is not None:
+        parameters.main_gpu = spec.main_gpu
+        # With one GPU chosen, no layer goes to another.
+        parameters.split_mode = lib.LLAMA_SPLIT_MODE_NONE
+    parameters.no_alloc = not allocate
+    load_mode = _load_mode(spec) if allocate else lib.LLAMA_LOAD_MODE_NONE
+    repacked = should_repack(spec.path)
+    parameters.load_mode, parameters.use_extra_bufts = load_mode, repacked
+    with huge_pages():
+        pointer = lib.llama_model_load_from_file(spec.path.encode(), parameters)
+    if not pointer:
+        # A load that the progress callback ends is reported like a failure.
+        if is_cancelled():
+            raise LoadCancelledError
+        raise InvalidRequestError(captured_log().load_error() or "llama.cpp could not load the model")
+    size, on_gpus = captured_log().buffer_bytes()
+    size = size or int(lib.llama_model_size(pointer))
+    return _Tensors(pointer=pointer, load_mode=load_mode, repacked=repacked, size_bytes=size, vram_bytes=on_gpus)
 
 
 def _load_mode(spec: ModelSpec) -> int:

@@ -75,7 +75,8 @@ class EmbeddingEngine:
 
     def step(self) -> int | None:
         """Return the number of steps so far; None while there is no work."""
-        return self._thread.step()
+        step = self._thread.step()
+        return None if step is None else step + self._context.turns_passed()
 
     def close(self) -> None:
         """Abort the running batch and wait for the thread to end."""

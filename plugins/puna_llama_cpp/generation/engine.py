@@ -108,7 +108,8 @@ class Engine:
 
     def step(self) -> int | None:
         """Return the number of steps so far; None while there is no work."""
-        return self._thread.step()
+        step = self._thread.step()
+        return None if step is None else step + self._context.turns_passed()
 
     def kv_cache_usage(self) -> KvCacheUsage:
         """Return how much of the KV cache is in use."""
@@ -273,7 +274,7 @@ class Engine:
                     self._context.truncate(slot, position)
             # Draft tokens lengthen a step, so such a step says nothing about the budget.
             if not step.drafted:
-                seconds = time.perf_counter() - began
+                seconds = time.perf_counter() - began - self._context.waited_seconds
                 self._prefill_budget.observe(step.decoding, step.prompt_tokens, seconds)
                 if self._disk is not None and not step.decoding:
                     self._disk.observe_prefill(step.prompt_tokens, seconds)
@@ -281,7 +282,7 @@ class Engine:
         self._run(step.entries, decode)
         if only_decoding and self._speculator is not None:
             # With all that a step takes beside the decoding, which is most of it for a very small model.
-            seconds = time.perf_counter() - step_began - step.model_seconds
+            seconds = time.perf_counter() - step_began - step.model_seconds - self._context.waited_seconds
             self._speculator.costs.observe(step.decoding, step.drafted, seconds)
 
     def _work_items(self) -> list[schedule.WorkItem[Sequence]]:

@@ -1,5 +1,6 @@
 """Estimates of memory against what the same specification takes once it is loaded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,9 +78,21 @@ def test_loading_takes_what_was_estimated(estimate, case):
     loaded.close()
     facts = loaded.facts
     # llama.cpp logs its buffers in hundredths of a megabyte, which matters for models as small as these.
-    assert total(estimated) == pytest.approx(facts.size_bytes, rel=0.02, abs=40_000)
+    assert total(estimated) == pytest.approx(facts.size_bytes + facts.shared_bytes, rel=0.02, abs=40_000)
     assert (estimated.context_length, estimated.parallel) == (facts.context_length, facts.parallel)
     assert estimated.max_context_length >= facts.context_length
+
+
+def test_an_estimate_beside_loaded_weights_counts_the_adapter_alone(estimate):
+    spec = spec_of(MODELS / "chatter.gguf", adapter="chatter-lora.gguf", parallel=1)
+    first = open_model(spec_of(MODELS / "chatter.gguf"), lambda _: None, lambda: False)
+    second = open_model(spec, lambda _: None, lambda: False)
+    first.close()
+    second.close()
+    estimated = estimate(replace(spec, weights_loaded=True))
+    assert total(estimated) == pytest.approx(second.facts.size_bytes, rel=0.02, abs=40_000)
+    assert total(estimated) + second.facts.shared_bytes == pytest.approx(total(estimate(spec)), rel=0.02, abs=40_000)
+    assert estimated.process_bytes == 0
 
 
 def test_a_longer_context_takes_more_and_the_model_is_opened_once(estimate, monkeypatch):
