@@ -64,9 +64,13 @@ def _can_shift(cache_type: str) -> bool:
 
     ggml moves the positions of f32 and f16 keys, and aborts for bf16. Quantized keys it moves as if they had been
     rotated before; where llama.cpp has not rotated them, because the length of a head is no multiple of 64, the shift
-    ends the process with SIGSEGV.
+    ends the process with SIGSEGV. A model of which every layer with attention has a sliding window has a second cache
+    without layers, and ggml aborts when it shifts that one.
     """
-    return cache_type in ("f32", "f16") or (cache_type != "bf16" and not captured_log().has_unrotated_keys())
+    log = captured_log()
+    if log.has_empty_cache():
+        return False
+    return cache_type in ("f32", "f16") or (cache_type != "bf16" and not log.has_unrotated_keys())
 
 
 MIN_OUTPUTS: Final = 8
@@ -132,6 +136,7 @@ class Context:
         self.supports_partial_removal = self.has_memory and not (
             lib.llama_model_is_recurrent(weights.pointer) or lib.llama_model_is_hybrid(weights.pointer)
         )
+        self._window = max(int(lib.llama_model_n_swa(weights.pointer)), 0)
         self.can_shift = _can_shift(cache_type) and self.has_memory and bool(lib.llama_memory_can_shift(self._memory))
         # Rounding up may exceed the training length, beyond which an embedding model has no positions.
         self.length = min(lib.llama_n_ctx_seq(pointer), weights.context_length)
@@ -226,6 +231,16 @@ class Context:
             return position
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return 0
+
+    def shortest_cut(self, length: int) -> int:
+        """Return how many tokens a copied or restored state of `length` tokens must keep when it is truncated.
+
+        A recurrent state keeps all of them. A model with a sliding window keeps all but the last: llama.cpp leaves out
+        of a state what the window has passed, and a shorter sequence would lack it.
+        """
+        if not self.supports_partial_removal:
+            return length
+        return length - 1 if 0 < self._window < length else 0
 
     def copy(self, source: int, target: int) -> bool:
         """Make a sequence's memory equal to another's. False: llama.cpp failed, and the target is empty.

@@ -24,6 +24,8 @@ _ABORTED = re.compile(r"failed with error 1$|compute status: 1$|failed to decode
 _LOAD_ERRORS = re.compile(r"error loading model: |mtmd_init_from_file: error: ")
 _KEPT_LINES = 2000
 _NOT_ROTATED = "attn_rot_k = 0"
+# "llama_kv_cache: size =    0.00 MiB (   512 cells,   0 layers,  1/1 seqs), K (f16): ..."
+_EMPTY_CACHE = re.compile(r"llama_kv_cache: size = .* 0 layers,")
 # "load_tensors:   CPU_Mapped model buffer size =   103.67 MiB": the size and the device of one buffer.
 _BUFFER = re.compile(r":\s+(\S+)\s+(?:\S+\s+)?buffer size\s*=\s*([\d.]+) MiB")
 
@@ -90,6 +92,11 @@ class NativeLog:
         """Return whether a KV cache was made since `clear` whose keys are not rotated before they are quantized."""
         with self._lock:
             return any(_NOT_ROTATED in line for line in self._lines)
+
+    def has_empty_cache(self) -> bool:
+        """Return whether a KV cache of no layers was made since `clear`."""
+        with self._lock:
+            return any(map(_EMPTY_CACHE.search, self._lines))
 
     def output_bytes(self) -> int:
         """Return the bytes of the buffers for logits and vectors that were allocated since `clear`."""

@@ -44,6 +44,8 @@ class CachedPrefix:
     last_used: int
     """A clock value of the slot's last use; a larger one is later."""
     salt: str = ""
+    copied: bool = True
+    """Whether a copy of the tokens can be cut behind the part that the prompt shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +117,12 @@ def choose_slot(
     oldest = min(idle, key=lambda prefix: prefix.last_used)
     if len(idle) < len(prefixes):
         own = _nearest_to_busy(idle, [prefix.slot for prefix in prefixes if not prefix.idle], common)
-    elif _worth_keeping(best, common[best.slot]):
+    elif best.copied and _worth_keeping(best, common[best.slot]):
         own = oldest  # taking the best slot would cost another conversation more than it saves here
     else:
         own = best
     gain = common[best.slot] - common[own.slot]
-    copied = gain >= max(MIN_COPY_GAIN, len(best.tokens) * _COPY_COST)
+    copied = best.copied and gain >= max(MIN_COPY_GAIN, len(best.tokens) * _COPY_COST)
     # A move must not destroy content that is newer than the content that it saves, nor the source of the copy.
     moves = (
         _worth_keeping(own, common[own.slot]) and oldest.last_used < own.last_used and not (copied and oldest is best)

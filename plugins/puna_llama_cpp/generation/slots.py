@@ -29,12 +29,19 @@ class Slot:
     """The position behind them, which images make different from their number."""
     salt: str = ""
     last_used: int = 0
+    shortest_cut: int = 0
+    """How many tokens must stay at a truncation, if it was copied or restored from what had lost its beginning."""
 
     @property
     def prefix(self) -> prefix_cache.CachedPrefix:
         """The tokens that another sequence may reuse."""
         tokens = self.sequence.reusable_tokens if self.sequence else self.cached_tokens
         return prefix_cache.CachedPrefix(self.index, tokens, self.sequence is None, self.last_used, self.salt)
+
+    @property
+    def length(self) -> int:
+        """The number of tokens in the cache."""
+        return self.sequence.evaluated if self.sequence else len(self.cached_tokens)
 
 
 class Slots:
@@ -94,8 +101,8 @@ class Slots:
             held = slot.cached_tokens if sequence is None else sequence.tokens[: sequence.reusable_limit]
             if slot.salt == salt:
                 common = prefix_cache.common_length(held, tokens)
-                usable = self._context.supports_partial_removal or common == len(held)
-                longest = max(longest, common if usable else 0)
+                whole = self._context.supports_partial_removal or common == len(held)
+                longest = max(longest, common if whole and common >= slot.shortest_cut else 0)
         return longest
 
     def admit(self, waiting: list[Sequence], prefill_tokens: int) -> list[Sequence]:
@@ -144,7 +151,9 @@ class Slots:
         restored = sequence.restored.length if sequence.restored else 0
         if wait is None or wait.shared - restored < prefix_cache.MIN_COPY_GAIN:
             return False
-        self._shared_ends[wait.slot] = max(wait.shared, self._shared_ends.get(wait.slot, 0))
+        # Where a copy cannot be cut, the prefill stops at the first end, and later at the others.
+        chosen = min if self._context.shortest_cut(wait.shared) else max
+        self._shared_ends[wait.slot] = chosen(wait.shared, self._shared_ends.get(wait.slot, wait.shared))
         # What the cache held at the first look decides where the prompt would begin alone, and so which bits it must
         # get. Later steps may lower this number but never raise it.
         sequence.initially_cached = min(sequence.initially_cached, wait.cached)
@@ -164,13 +173,19 @@ class Slots:
 
     def _prefixes(self, sequence: Sequence) -> list[prefix_cache.CachedPrefix]:
         """Return the prefixes that a sequence might reuse. Memory without partial removal is reusable as a whole."""
-        prefixes = [slot.prefix for slot in self._slots]
-        if self._context.supports_partial_removal:
-            return prefixes
-        return [
-            prefix if sequence.tokens[: len(prefix.tokens)] == prefix.tokens else replace(prefix, tokens=())
-            for prefix in prefixes
-        ]
+        return [self._usable(slot, slot.prefix, sequence) for slot in self._slots]
+
+    def _usable(self, slot: Slot, prefix: prefix_cache.CachedPrefix, sequence: Sequence) -> prefix_cache.CachedPrefix:
+        context = self._context
+        shortest = context.shortest_cut(slot.length)
+        if not shortest and not slot.shortest_cut:
+            return prefix
+        common = min(prefix_cache.common_length(prefix.tokens, sequence.tokens), sequence.reusable_length)
+        whole = context.supports_partial_removal or common == len(prefix.tokens)
+        # A busy slot can only be copied.
+        if not whole or common < (slot.shortest_cut if prefix.idle else shortest):
+            return replace(prefix, tokens=(), copied=False)
+        return replace(prefix, copied=common >= shortest)
 
     def _place(self, sequence: Sequence) -> None:
         salt = sequence.request.cache_salt
@@ -186,21 +201,31 @@ class Slots:
             self._save(other, 0)
             moved = self._context.copy(placement.slot, placement.moved_to)
             other.cached_tokens, other.end_position = (slot.cached_tokens, slot.end_position) if moved else ([], 0)
+            other.shortest_cut = self._copied_cut(slot)
             other.salt, other.last_used = slot.salt, slot.last_used
         else:
             self._save(slot, in_place)
         reused = placement.reused
         if restored is not None:
             reused = restored.length if self._context.set_state(placement.slot, restored.state) else 0
+            # The state may have one token more.
+            slot.shortest_cut = min(self._context.shortest_cut(restored.length + 1), reused)
             if not reused:
                 restored.reject()
-        elif placement.copied_from is not None and not self._context.copy(placement.copied_from, placement.slot):
-            reused = 0
+        elif placement.copied_from is not None:
+            slot.shortest_cut = self._copied_cut(self._slots[placement.copied_from])
+            if not self._context.copy(placement.copied_from, placement.slot):
+                reused = 0
+        if not reused:
+            slot.shortest_cut = 0
         sequence.slot = placement.slot
         sequence.start(placement.slot, self.truncate(sequence, reused))
         slot.sequence, slot.salt, slot.last_used = sequence, salt, next(self._clock)
         self._running.append(sequence)
         log.debug("slot %d takes %d tokens, %d cached", placement.slot, len(sequence.tokens), sequence.evaluated)
+
+    def _copied_cut(self, source: Slot) -> int:
+        return max(source.shortest_cut, self._context.shortest_cut(source.length))
 
     def _restored(self, sequence: Sequence, cached: int) -> RestoredState | None:
         """Take the stored state off a sequence. Return it if it saves enough beyond what memory has."""
@@ -224,7 +249,10 @@ class Slots:
     def release(self, sequence: Sequence) -> None:
         """Free a sequence's slot, which keeps the tokens for reuse."""
         slot = self._slots[sequence.slot]
-        slot.cached_tokens, slot.sequence, slot.last_used = sequence.reusable_tokens, None, next(self._clock)
+        tokens = sequence.reusable_tokens
+        # After a context shift less may be reusable than the slot can be truncated to.
+        slot.cached_tokens = tokens if len(tokens) >= slot.shortest_cut else []
+        slot.sequence, slot.last_used = None, next(self._clock)
         self._running.remove(sequence)
         self._shared_ends.pop(slot.index, None)
         if self._context.supports_partial_removal:

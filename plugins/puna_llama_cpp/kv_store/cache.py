@@ -106,7 +106,9 @@ class _Job:
 class StateReader(Protocol):
     """The part of a context that the cache uses."""
 
-    supports_partial_removal: bool
+    def shortest_cut(self, length: int) -> int:
+        """Return how many tokens a state of `length` tokens must keep."""
+        ...
 
     def state(self, slot: int, buffer: State | None = None) -> State:
         """Return a copy of a sequence's memory, in `buffer` if it fits."""
@@ -152,7 +154,7 @@ class DiskCache:
         except _DeadlineError:
             pass  # the model is unloaded already
         else:
-            self._store = SequenceStore(folder, fingerprint, secret, cuts=self._context.supports_partial_removal)
+            self._store = SequenceStore(folder, fingerprint, secret, self._context.shortest_cut)
 
     # ---- restoring: the event loop, and the thread that reads --------------------------------------------------------
 

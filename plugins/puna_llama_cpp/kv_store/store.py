@@ -49,9 +49,11 @@ class _Entry:
 class SequenceStore:
     """The files of one model."""
 
-    def __init__(self, folder: CacheFolder, fingerprint: bytes, secret: Secret | None, *, cuts: bool) -> None:
-        """`cuts`: whether the model can use a part of a stored state. A recurrent one needs the whole."""
-        self._folder, self._fingerprint, self._secret, self._cuts = folder, fingerprint, secret, cuts
+    def __init__(
+        self, folder: CacheFolder, fingerprint: bytes, secret: Secret | None, shortest_cut: Callable[[int], int]
+    ) -> None:
+        """`shortest_cut` returns how many tokens must be used of a stored state of so many: see `Context`."""
+        self._folder, self._fingerprint, self._secret, self._shortest_cut = folder, fingerprint, secret, shortest_cut
         self._lock = threading.Lock()
         self._partitions: dict[str, dict[str, _Entry]] = {}
         self._warned = False
@@ -64,7 +66,7 @@ class SequenceStore:
         best = None
         for name, entry in entries.items():
             common = _common(entry.tokens, prompt)
-            if not self._cuts and common < len(entry.tokens):
+            if common < self._shortest_cut(len(entry.tokens)):
                 continue
             # Among equals the smaller file is read sooner.
             if best is None or (common, -len(entry.tokens)) > (best.common, -len(best.tokens)):
@@ -78,11 +80,8 @@ class SequenceStore:
         if not entries:
             return 0
         array = np.asarray(tokens, np.int32)
-        common = (_common(entry.tokens, array) for entry in entries)
-        if self._cuts:
-            return max(common)
-        # A recurrent state cannot be cut, so a longer file does not serve a shorter sequence.
-        return max((each for each, entry in zip(common, entries, strict=True) if each == len(entry.tokens)), default=0)
+        common = ((_common(entry.tokens, array), len(entry.tokens)) for entry in entries)
+        return max((each for each, length in common if each >= self._shortest_cut(length)), default=0)
 
     def read(self, stored: StoredSequence, check: Callable[[], None]) -> State | None:
         """Return the state of a stored sequence; None if the file is gone or damaged. A damaged file is removed.
@@ -135,10 +134,10 @@ class SequenceStore:
         self._warned = False
         with self._lock:
             self._partitions.setdefault(partition, {})[name] = _Entry(header, array)
-        if self._cuts:
-            for other, entry in entries.items():
-                if len(entry.tokens) < len(array) and _common(entry.tokens, array) == len(entry.tokens):
-                    self._remove(partition, other)
+        for other, entry in entries.items():
+            served = self._shortest_cut(len(array)) <= len(entry.tokens) < len(array)
+            if served and _common(entry.tokens, array) == len(entry.tokens):
+                self._remove(partition, other)
         return True
 
     def refresh(self, salt: str) -> None:

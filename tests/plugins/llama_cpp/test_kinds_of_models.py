@@ -3,9 +3,13 @@
 import asyncio
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 
-from puna.backend import InvalidRequestError, UnsupportedError
+from puna.backend import InvalidRequestError, ModelSpec, Sampling, SequenceRequest, TextDelta, UnsupportedError
+from puna_llama_cpp import LlamaCppBackend
+from puna_llama_cpp.kv_store import cache
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -58,3 +62,93 @@ async def test_a_memory_that_cannot_be_taken_back_holds_what_it_should(load, wri
     texts, end = await write(model, prompts[0] + first + " and", max_tokens=10)
     assert texts == (await write(await load("wanderer", parallel=1), prompts[0] + first + " and", max_tokens=10))[0]
     assert end.prompt_tokens > len(first) / 8
+
+
+async def scores(model, prompt, **request):
+    """Return the log-probabilities of the tokens that a model writes behind token ids, and how many it had cached."""
+    request = {"sampling": Sampling(temperature=0), "max_tokens": 1, "top_logprobs": 1, **request}
+    found = []
+    async for event in model.generate(SequenceRequest(prompt=tuple(prompt), **request)):
+        found += [each.logprob for each in event.logprobs] if isinstance(event, TextDelta) else []
+    return found, event.cached_prompt_tokens
+
+
+WINDOWED = [1, *(3 + 11 * step % 250 for step in range(400))]
+"""A prompt of which glimpser's window has passed most."""
+NOISE = 0.02
+"""By how much log-probabilities differ where a prompt is evaluated in other parts. Without a window's tokens: by 1."""
+
+
+async def test_a_window_has_all_its_tokens_after_a_restart_of_the_model(load, tmp_path, monkeypatch):
+    """llama.cpp stores no more than the window, so that a shorter beginning is evaluated anew."""
+    monkeypatch.setattr(cache, "_ASSUMED_BYTES_PER_SECOND", 1e18)
+    monkeypatch.setattr(cache, "_CLOSE_SECONDS", 60.0)
+    spec = ModelSpec(
+        path=str(MODELS / "glimpser.gguf"), threads=1, backend_options={"kv_cache_folder": str(tmp_path / "cache")}
+    )
+
+    async def restarted(*prompts):
+        model = await LlamaCppBackend().load(spec, lambda done: None)
+        try:
+            return [await scores(model, prompt) for prompt in prompts]
+        finally:
+            await model.aclose()
+
+    stored = [*WINDOWED, 9, 9]
+    await restarted(stored)
+    # The last prompt would cut what the disk has brought back for the one before.
+    for *prompts, expected in (
+        ([*WINDOWED[:380], 7, 7], [0]),
+        (stored, [len(stored) - 1]),
+        ([*stored, 7, 7], [*WINDOWED[:390], 7], [len(stored), 0]),
+    ):
+        found = await restarted(*prompts)
+        for prompt, (values, _) in zip(prompts, found, strict=True):
+            assert values == pytest.approx((await scores(await load("glimpser"), prompt))[0], abs=NOISE)
+        assert [cached for _, cached in found] == expected
+
+
+async def test_a_window_has_all_its_tokens_after_copies(load):
+    model = await load("glimpser", parallel=4)
+    # A prompt that shares a part with one that is far ahead, with one that has ended, and with one that moved aside.
+    request = SequenceRequest(prompt=tuple(WINDOWED), sampling=Sampling(temperature=0), max_tokens=200)
+    running = model.generate(request)
+    while not isinstance(await anext(running), TextDelta):
+        pass
+    for length in (300, 0, 401, 200, 350, 390, 401, 120):
+        if not length:
+            await running.aclose()
+            continue
+        prompt = [*WINDOWED[:length], 5, 5]
+        alone = await scores(await load("glimpser"), prompt)
+        assert (await scores(model, prompt))[0] == pytest.approx(alone[0], abs=NOISE)
+
+
+async def test_a_window_is_shared_as_far_as_it_reaches(load):
+    """Prompts that begin alike at once are evaluated once."""
+    model = await load("glimpser", parallel=4)
+    ends = [[9] * 40, [8] * 40, [7] * 40, [6] * 40]
+    found = await asyncio.gather(*(scores(model, [*WINDOWED, *end]) for end in ends))
+    assert sorted(cached for _, cached in found)[1:] == [401] * 3
+
+
+async def test_a_model_of_windows_alone_ends_at_its_context(load, write, tmp_path):
+    """llama.cpp would end the process at a shift: the cache of its other layers, of which there are none, is empty."""
+    whole = gguf.GGUFReader(MODELS / "glimpser.gguf")
+    writer = gguf.GGUFWriter(tmp_path / "windows.gguf", "cohere2")
+    for field in whole.fields.values():
+        if not field.name.startswith("GGUF.") and field.name not in ("general.architecture", "cohere2.block_count"):
+            kind, of = field.types[0], field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), kind, sub_type=of)
+    writer.add_block_count(3)
+    for tensor in whole.tensors:
+        if not tensor.name.startswith("blk.3."):
+            writer.add_tensor(tensor.name, np.array(tensor.data))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    model = await load(path=str(tmp_path / "windows.gguf"), context_length=256)
+    _, end = await write(model, tuple(WINDOWED[:250]), max_tokens=60, sampling=Sampling(temperature=0, seed=1))
+    assert end.reason in ("length", "stop")
+    assert end.output_tokens <= 8

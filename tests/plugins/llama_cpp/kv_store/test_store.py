@@ -16,8 +16,8 @@ def proceed():
 
 @pytest.fixture
 def make_store(tmp_path):
-    def make_store(fingerprint=b"model", secret=None, cuts=True, most=1 << 20):
-        return SequenceStore(CacheFolder(tmp_path / "cache", most), fingerprint, secret, cuts=cuts)
+    def make_store(fingerprint=b"model", secret=None, shortest_cut=lambda length: 0, most=1 << 20):
+        return SequenceStore(CacheFolder(tmp_path / "cache", most), fingerprint, secret, shortest_cut)
 
     return make_store
 
@@ -77,7 +77,7 @@ def test_a_chat_that_goes_on_takes_the_place_of_its_beginning(make_store, tmp_pa
 
 
 def test_a_model_that_needs_whole_states_keeps_the_beginning_too(make_store, tmp_path):
-    store = make_store(cuts=False)
+    store = make_store(shortest_cut=lambda length: length)
     write(store, CHAT)
     write(store, [*CHAT, 5])
     assert len(list(tmp_path.rglob("*.kv"))) == 2
