@@ -99,9 +99,9 @@ class Settings:
     """0: log at level INFO; 1 and above: DEBUG."""
     default_backend: str = ""
     """Backend of models that name none; empty: by format and preference."""
-    kernels: bool | None = None
-    """Whether backends use CPU kernels of their own in place of their library's: the option `kernels` of each backend
-    that has one. None: the configuration file or the backend decides."""
+    kernels: bool | str | None = None
+    """Whether backends use CPU kernels of their own in place of their library's, or "exact": such as give its bits. The
+    options `kernels` and `exact_kernels` of backends. None: the configuration file or the backend decides."""
     backend_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options that backends declare, by the backend's name: the tables [backends.NAME] of the file."""
     model_settings: ConfiguredModels = field(default_factory=ConfiguredModels)
@@ -236,7 +236,7 @@ def from_environment(environ: Mapping[str, str], config: Path | None = None) -> 
         log_format=_choice(environ, "PUNA_LOG_FORMAT"),
         debug=_level(_text(environ, "OLLAMA_DEBUG")),
         default_backend=_text(environ, "PUNA_BACKEND"),
-        kernels=_truth_if_set(environ, "PUNA_KERNELS"),
+        kernels="exact" if environ.get("PUNA_KERNELS") == "exact" else _truth_if_set(environ, "PUNA_KERNELS"),
         backend_options=found.backends,
         model_settings=found.models,
         secrets=read_secrets(found.secrets),

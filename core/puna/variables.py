@@ -313,7 +313,12 @@ VARIABLES: Final = (
         "further variables that host processes and converters inherit; `ACME_*` names all that begin so",
         in_file=False,
     ),
-    Variable("PUNA_KERNELS", "boolean", "1", "whether llama.cpp runs with Puna's own kernels where they fit"),
+    Variable(
+        "PUNA_KERNELS",
+        "boolean",
+        "1",
+        "whether llama.cpp runs with Puna's own kernels where they fit; `exact`: with those that have ggml's bits",
+    ),
     Variable("XDG_RUNTIME_DIR", "path", "the folder for temporary files", "folder of the sockets of host processes"),
     *_REGISTRY,
     Variable(

@@ -42,6 +42,7 @@ _INTERFACE: Final = {
     "puna_set_functions": (None, ctypes.c_void_p),
     "puna_supported": (ctypes.c_bool,),
     "puna_enable": (None, ctypes.c_bool),
+    "puna_set_exact": (None, ctypes.c_bool),
     "puna_set_tiled_from": (None, ctypes.c_int),
     "puna_set_batch_invariant": (None, ctypes.c_int),
     "puna_set_huge_pages": (None, ctypes.c_bool),
@@ -111,6 +112,16 @@ def load() -> ctypes.CDLL:
         library.puna_enable(False)
         raise UnavailableError(f"they differ from ggml's own functions: {', '.join(different)}")
     return library
+
+
+def set_exact(*, exact: bool) -> None:
+    """Choose whether products have ggml's bits, as they have at first. Otherwise some types are added up faster.
+
+    The choice holds for the whole process. Not while a model runs.
+    """
+    library = installed()
+    if library is not None:
+        library.puna_set_exact(exact)
 
 
 def set_order(*, tiled_from: int, invariant_sequences: int = 0) -> None:

@@ -56,6 +56,7 @@ def _install_kernels(spec: ModelSpec) -> None:
 
         # Before anything loads llama.cpp: the linker takes the first library that has a function of a name.
         loader.install()
+        loader.set_exact(exact=bool(spec.backend_options.get("exact_kernels", False)))
 
 
 async def _open_in_thread(spec: ModelSpec, report: Callable[[float], None]) -> "LoadedParts":

@@ -185,6 +185,7 @@ def _identity(weights: Weights, context: Context, spec: ModelSpec, options: Cont
         "main_gpu": spec.main_gpu,
         "load_mode": weights.load_mode,
         "repacked": weights.repacked,
+        "exact_kernels": spec.backend_options.get("exact_kernels", False),
     }
     return ModelIdentity((spec.path, *spec.adapter_paths), settings)
 

@@ -113,9 +113,11 @@ def test_options_of_backends_are_tables_of_the_file(tmp_path):
         from_environment({}, file)
 
 
-@pytest.mark.parametrize(("text", "kernels"), [("", None), ("0", False), ("false", False), ("1", True)])
+@pytest.mark.parametrize(
+    ("text", "kernels"), [("", None), ("0", False), ("false", False), ("1", True), ("exact", "exact")]
+)
 def test_kernels_are_switched_in_the_environment(text, kernels):
-    assert from_environment({"PUNA_KERNELS": text}).kernels is kernels
+    assert from_environment({"PUNA_KERNELS": text}).kernels == kernels
 
 
 def test_a_word_that_would_keep_more_than_meant_ends_the_start():

@@ -41,17 +41,25 @@ def of_stored(manifest: Manifest, model: str, given: Mapping[str, object]) -> di
         raise LoadFailedError(f"the options in {model} are wrong: {error}") from error
 
 
-def of_operator(manifest: Manifest, given: Mapping[str, object], *, kernels: bool | None = None) -> dict[str, object]:
+def of_operator(
+    manifest: Manifest,
+    given: Mapping[str, object],
+    *,
+    kernels: bool | str | None = None,
+) -> dict[str, object]:
     """Return the checked options of the configuration. Raises LoadFailedError if one is unknown or out of range.
 
-    `kernels` is the setting PUNA_KERNELS. It wins over the option `kernels` of a backend that declares one.
+    `kernels` is the setting PUNA_KERNELS. It wins over the options `kernels` and `exact_kernels` of a backend that
+    declares them.
     """
     try:
         options = _checked(manifest, given, "operator")
     # The same check serves both, but a bad configuration is not the fault of the request that meets it first.
     except InvalidRequestError as error:
         raise LoadFailedError(f"the configuration's table [backends.{manifest.name}] is wrong: {error}") from error
-    return options if kernels is None or "kernels" not in manifest.options else options | {"kernels": kernels}
+    settings = {"kernels": bool(kernels)} if kernels is not None else {}
+    settings |= {"exact_kernels": True} if kernels == "exact" else {}
+    return options | {name: on for name, on in settings.items() if name in manifest.options}
 
 
 def for_host(

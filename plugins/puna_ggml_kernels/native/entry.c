@@ -7,6 +7,7 @@
 struct ggml_functions ggml;
 bool puna_avx512;
 int puna_batch_invariant;
+bool puna_exact = true;
 
 // The digest of these sources: a library that was built from others may fit neither the loader nor ggml.
 #ifndef PUNA_SOURCES
@@ -29,6 +30,10 @@ bool puna_supported(void) {
 
 // Switches the kernels on, where they can run, or off. Not while a model runs.
 void puna_enable(bool on) { puna_avx512 = on && puna_supported(); }
+
+// Whether every product has ggml's bits. Otherwise each row of some types has one sum where ggml has eight: see
+// matmul_q4_0.h. Not while a model runs.
+void puna_set_exact(bool exact) { puna_exact = exact; }
 
 // Gives each row of the next batches the bits that it has in a batch with one row for each of so many sequences; 0
 // leaves the order of additions to the size of a batch, as in ggml. Not while a model runs.

@@ -132,6 +132,7 @@ struct ggml_functions {
 #define HIDDEN __attribute__((visibility("hidden")))
 extern HIDDEN struct ggml_functions ggml;  // all NULL until puna_set_functions is called
 extern HIDDEN bool puna_avx512;            // whether the kernels are on; if not, every call goes on to ggml
+extern HIDDEN bool puna_exact;             // see puna_set_exact
 extern HIDDEN int puna_batch_invariant;    // see puna_set_batch_invariant
 
 // The sequences of a batch that get the bits that each has in a batch of its own (sequences.c). Their tokens follow

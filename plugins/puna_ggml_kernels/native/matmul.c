@@ -47,6 +47,22 @@ KERNEL static void product_q5_1(const struct panel* panel, const struct columns*
   q8_0_product(GGML_TYPE_Q5_1, panel, x, n, packed);
 }
 
+KERNEL static void one_sum_q8_0(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  q4_0_product(GGML_TYPE_Q8_0, panel, x, n, packed);
+}
+
+KERNEL static void one_sum_q5_0(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  q4_0_product(GGML_TYPE_Q5_0, panel, x, n, packed);
+}
+
+KERNEL static void one_sum_q4_1(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  q4_0_product(GGML_TYPE_Q4_1, panel, x, n, packed);
+}
+
+KERNEL static void one_sum_q5_1(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  q4_0_product(GGML_TYPE_Q5_1, panel, x, n, packed);
+}
+
 KERNEL static void product_q4_0(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
   q4_0_product(GGML_TYPE_Q4_0, panel, x, n, packed);
 }
@@ -193,16 +209,18 @@ static bool find_format(int type, int64_t m, int64_t n, bool expert, struct form
   const bool invariant = invariant_columns(n), vec_dot = invariant || n < TILED_COLUMNS;
   switch (type) {
     case GGML_TYPE_Q8_0:
-      *out = (struct format){product_q8_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q8_0};
+      *out = puna_exact ? (struct format){product_q8_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q8_0}
+                        : (struct format){one_sum_q8_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q4_0};
       return true;
     case GGML_TYPE_Q5_0:
-      *out = (struct format){product_q5_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q8_0};
+      *out = puna_exact ? (struct format){product_q5_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q8_0}
+                        : (struct format){one_sum_q5_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q4_0};
       return true;
     case GGML_TYPE_Q4_1:
-      *out = (struct format){product_q4_1, block_with_minimum, GGML_TYPE_Q8_1, Q8_1_BYTES, 1, make_terms_q8_1};
+      *out = (struct format){puna_exact ? product_q4_1 : one_sum_q4_1, block_with_minimum, GGML_TYPE_Q8_1, Q8_1_BYTES, 1, make_terms_q8_1};
       return true;
     case GGML_TYPE_Q5_1:
-      *out = (struct format){product_q5_1, block_with_minimum, GGML_TYPE_Q8_1, Q8_1_BYTES, 1, make_terms_q8_1};
+      *out = (struct format){puna_exact ? product_q5_1 : one_sum_q5_1, block_with_minimum, GGML_TYPE_Q8_1, Q8_1_BYTES, 1, make_terms_q8_1};
       return true;
     case GGML_TYPE_Q4_0:
       *out = (struct format){product_q4_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q4_0};

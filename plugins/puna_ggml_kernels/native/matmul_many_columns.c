@@ -72,16 +72,16 @@ INLINE void pack_tile(const int type, const uint8_t* b, size_t bytes, size_t n, 
 
 // Multiplies the strip of a panel with the strip of a tile, of which n columns are stored. Every strip but the `first`
 // one goes on with the sums in c.
-INLINE void multiply_tile(const __m512i* a, const struct tile_block* b, size_t blocks, bool first, float* c, size_t ldc,
-                          size_t n, __mmask16 rows) {
+INLINE void multiply_tile(const bool minima, const __m512i* a, const struct tile_block* b, size_t blocks,
+                          bool first, float* c, size_t ldc, size_t n, __mmask16 rows) {
   __m512 sum[TILE_COLUMNS];
   UNROLL
   for (size_t i = 0; i < TILE_COLUMNS; i++)
     sum[i] = first || i >= n ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(rows, c + i * ldc);
-  for (size_t k = 0; k < blocks; k++, a += PACKED_REGISTERS, b++) {
+  for (size_t k = 0; k < blocks; k++, a += minima ? PACKED_WITH_MINIMUM : PACKED_REGISTERS, b++) {
     __m512i dot[TILE_COLUMNS];
     UNROLL
-    for (int i = 0; i < TILE_COLUMNS; i++) dot[i] = _mm512_set1_epi32(b->compensation[i]);
+    for (int i = 0; i < TILE_COLUMNS; i++) dot[i] = minima ? _mm512_setzero_si512() : _mm512_set1_epi32(b->compensation[i]);
     UNROLL
     for (int q = 0; q < DWORDS; q++) {
       const __m512i values = a[q];
@@ -91,19 +91,32 @@ INLINE void multiply_tile(const __m512i* a, const struct tile_block* b, size_t b
     }
     const __m512 scale = _mm512_castsi512_ps(a[DWORDS]);
     UNROLL
-    for (int i = 0; i < TILE_COLUMNS; i++)
+    for (int i = 0; i < TILE_COLUMNS; i++) {
       sum[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[i]), _mm512_mul_ps(scale, _mm512_set1_ps(b->d[i])), sum[i]);
+      if (minima) sum[i] = _mm512_fmadd_ps(_mm512_castsi512_ps(a[DWORDS + 1]), _mm512_set1_ps(b->sum[i]), sum[i]);
+    }
   }
   UNROLL
   for (size_t i = 0; i < TILE_COLUMNS; i++)
     if (i < n) _mm512_mask_storeu_ps(c + i * ldc, rows, sum[i]);
 }
 
+KERNEL static void multiply_tile_without(const __m512i* a, const struct tile_block* b, size_t blocks, bool first,
+                                         float* c, size_t ldc, size_t n, __mmask16 rows) {
+  multiply_tile(false, a, b, blocks, first, c, ldc, n, rows);
+}
+
+KERNEL static void multiply_tile_with_minima(const __m512i* a, const struct tile_block* b, size_t blocks, bool first,
+                                             float* c, size_t ldc, size_t n, __mmask16 rows) {
+  multiply_tile(true, a, b, blocks, first, c, ldc, n, rows);
+}
+
 INLINE void pack_strip(const int type, const struct panel* panel, size_t first, size_t count, __m512i* out) {
-  for (size_t k = first; k < first + count; k++, out += PACKED_REGISTERS) pack_block(type, panel, k, out);
+  for (size_t k = first; k < first + count; k++, out += packed_registers(type)) pack_block(type, panel, k, out);
 }
 
 struct strip_functions {
+  bool minima;
   void (*pack_panel)(const struct panel*, size_t first, size_t count, __m512i* out);
   void (*pack_tile)(const uint8_t* b, size_t bytes, size_t n, size_t first, size_t count, struct tile_block* out);
 };
@@ -119,19 +132,35 @@ struct strip_functions {
 STRIP_FUNCTIONS(q4_0, GGML_TYPE_Q4_0)
 STRIP_FUNCTIONS(iq4_nl, GGML_TYPE_IQ4_NL)
 STRIP_FUNCTIONS(mxfp4, GGML_TYPE_MXFP4)
+STRIP_FUNCTIONS(q8_0, GGML_TYPE_Q8_0)
+STRIP_FUNCTIONS(q5_0, GGML_TYPE_Q5_0)
+STRIP_FUNCTIONS(q4_1, GGML_TYPE_Q4_1)
+STRIP_FUNCTIONS(q5_1, GGML_TYPE_Q5_1)
 
 // Finds the functions for a type with one sum for each row.
 static bool find_strip_functions(int type, struct strip_functions* out) {
   switch (type) {
     case GGML_TYPE_Q4_0:
-      *out = (struct strip_functions){pack_panel_q4_0, pack_tile_q4_0};
+      *out = (struct strip_functions){false, pack_panel_q4_0, pack_tile_q4_0};
       return true;
     case GGML_TYPE_IQ4_NL:
-      *out = (struct strip_functions){pack_panel_iq4_nl, pack_tile_iq4_nl};
+      *out = (struct strip_functions){false, pack_panel_iq4_nl, pack_tile_iq4_nl};
       return true;
     case GGML_TYPE_MXFP4:
-      *out = (struct strip_functions){pack_panel_mxfp4, pack_tile_mxfp4};
+      *out = (struct strip_functions){false, pack_panel_mxfp4, pack_tile_mxfp4};
       return true;
+    case GGML_TYPE_Q8_0:
+      *out = (struct strip_functions){false, pack_panel_q8_0, pack_tile_q8_0};
+      return !puna_exact;
+    case GGML_TYPE_Q5_0:
+      *out = (struct strip_functions){false, pack_panel_q5_0, pack_tile_q5_0};
+      return !puna_exact;
+    case GGML_TYPE_Q4_1:
+      *out = (struct strip_functions){true, pack_panel_q4_1, pack_tile_q4_1};
+      return !puna_exact;
+    case GGML_TYPE_Q5_1:
+      *out = (struct strip_functions){true, pack_panel_q5_1, pack_tile_q5_1};
+      return !puna_exact;
     default:
       return false;
   }
@@ -151,14 +180,14 @@ KERNEL static void multiply_strips(const struct many_columns* s, const struct st
     const size_t count = k - from < length ? k - from : length;
     for (int64_t i = first; i < end; i++) {
       const struct panel panel = panel_at(s->a, s->row, i * PANEL_ROWS, s->m);
-      f->pack_panel(&panel, from, count, a + (size_t)(i - first) * length * PACKED_REGISTERS);
+      f->pack_panel(&panel, from, count, a + (size_t)(i - first) * length * PACKED_WITH_MINIMUM);
     }
     for (size_t t = 0; t < tiles; t += STRIP_TILES)
       for (int64_t i = first; i < end; i++) {
         const struct panel panel = panel_at(s->a, s->row, i * PANEL_ROWS, s->m);
         for (size_t u = t; u < tiles && u < t + STRIP_TILES; u++) {
           const size_t j = u * TILE_COLUMNS, left = (size_t)s->n - j;
-          multiply_tile(a + (size_t)(i - first) * length * PACKED_REGISTERS, b + from * tiles + u * count, count,
+          (f->minima ? multiply_tile_with_minima : multiply_tile_without)(a + (size_t)(i - first) * length * PACKED_WITH_MINIMUM, b + from * tiles + u * count, count,
                         from == 0, s->c + (int64_t)j * s->ldc + i * PANEL_ROWS, (size_t)s->ldc,
                         left < TILE_COLUMNS ? left : TILE_COLUMNS, panel.store_mask);
         }
@@ -187,7 +216,7 @@ void puna_multiply_many_columns(const struct ggml_compute_params* params, const 
   const int64_t per_chunk = puna_panels_per_chunk(panels, params->nth, claim);
   const int64_t chunks = (panels + per_chunk - 1) / per_chunk, passes = (all->n + PASS_COLUMNS - 1) / PASS_COLUMNS;
   const int64_t per_pass = ((all->n + passes - 1) / passes + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
-  const size_t a_bytes = (size_t)per_chunk * STRIP_BLOCKS * PACKED_REGISTERS * sizeof(__m512i);
+  const size_t a_bytes = (size_t)per_chunk * STRIP_BLOCKS * PACKED_WITH_MINIMUM * sizeof(__m512i);
   __m512i* a = puna_thread_scratch(a_bytes + (size_t)(per_pass / TILE_COLUMNS * all->k) * sizeof(struct tile_block));
   struct tile_block* b = (struct tile_block*)((uint8_t*)a + a_bytes);
   int64_t packed = -1;

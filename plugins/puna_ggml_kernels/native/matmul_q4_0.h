@@ -1,36 +1,78 @@
-// Products of panels with columns of Q8_0, for matrices of Q4_0, IQ4_NL and MXFP4.
+// Products of panels with columns of Q8_0 or Q8_1 that have one sum for each row.
 //
-// On x86 ggml repacks these types into interleaved rows and multiplies those with kernels that keep one sum for each row.
+// On x86 ggml repacks Q4_0, IQ4_NL and MXFP4 into interleaved rows and multiplies those with kernels that keep one sum for each row.
 // Each block's integer dot product over all 32 values is exact; it becomes a float at the end of the block, and a fused
 // multiplication by the product of both scales adds it to the sum. With lane = row the order of additions is the same,
 // so the bits are too, and the matrix need not be repacked: llama.cpp is asked not to do so (repacking.py).
+//
+// Q8_0, Q5_0, Q4_1 and Q5_1 have eight sums in ggml (matmul_q8_0.h), hence eight conversions and eight fused
+// multiplications for each block. Unless ggml's bits are asked for (puna_exact), they have one sum here too. Its
+// deviation from exact arithmetic is no larger, and it is the same for any number of columns. A minimum times the sum
+// of the column's values is added to the same sum behind each block.
 #pragma once
 
 #include "matmul_q8_0.h"
 
 enum { Q4_0_COLUMNS = 8 };  // columns at a time, at most
 
+// The decode path: one column of Q8_0. Rows are not packed; the eight integers of each are added up pairwise instead.
+INLINE void decode_one_sum(const struct panel* panel, const struct columns* x) {
+  __m512 sum = _mm512_setzero_ps();
+  for (size_t k = 0; k < x->blocks; k++) {
+    const size_t at = k * Q8_0_BYTES;
+    prefetch_next_panel(panel, at, Q8_0_BYTES / 4 + 1);
+    const __m512i b = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void*)(x->b + at + Q8_0_AT)));
+    __m512i t[8];
+    load_rows32(panel->row, at + Q8_0_AT, t);
+    UNROLL
+    for (int i = 0; i < 8; i++)
+      t[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_xor_si512(t[i], _mm512_set1_epi8((char)0x80)), b);
+    UNROLL
+    for (int i = 0; i < 8; i += 4) {
+      const __m512i low = _mm512_add_epi32(_mm512_unpacklo_epi32(t[i], t[i + 1]), _mm512_unpackhi_epi32(t[i], t[i + 1]));
+      const __m512i high =
+          _mm512_add_epi32(_mm512_unpacklo_epi32(t[i + 2], t[i + 3]), _mm512_unpackhi_epi32(t[i + 2], t[i + 3]));
+      t[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
+    }
+    const __m512i halves =
+        _mm512_add_epi32(_mm512_shuffle_i32x4(t[0], t[4], 0x88), _mm512_shuffle_i32x4(t[0], t[4], 0xdd));
+    const __m512i dot = _mm512_add_epi32(halves, _mm512_set1_epi32(x->terms[k].compensation[0]));
+    const __m512 d = _mm512_mul_ps(low_f16(gather_dwords(panel, at)), _mm512_set1_ps(x->terms[k].d));
+    sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), d, sum);
+  }
+  _mm512_mask_storeu_ps(x->c, panel->store_mask, sum);
+}
+
+INLINE void prefetch_and_pack_block(const int type, const struct panel* panel, size_t k, __m512i* out) {
+  const size_t bytes = block_bytes(type);
+  // unpack_block does it for the others.
+  if (!has_one_sum(type)) prefetch_next_panel(panel, k * bytes, (int)bytes / 4 + 1);
+  pack_block(type, panel, k, out);
+}
+
 INLINE void q4_0_tile(const int type, const int n, const struct panel* panel, const __m512i* packed,
                       const struct columns* x, size_t j) {
   __m512 sum[Q4_0_COLUMNS];
   UNROLL
   for (int i = 0; i < n; i++) sum[i] = _mm512_setzero_ps();
-  const uint8_t* b = x->b + j * x->bytes + Q8_0_AT;
+  const uint8_t* b = x->b + j * x->bytes + column_values_at(type);
   const struct column_terms* terms = x->terms + j * x->blocks;
-  for (size_t k = 0; k < x->blocks; k++, b += Q8_0_BYTES, terms++) {
-    __m512i a[PACKED_REGISTERS];
+  for (size_t k = 0; k < x->blocks; k++, b += column_bytes(type), terms++) {
+    __m512i a[PACKED_WITH_MINIMUM];
     if (packed) UNROLL
-    for (int q = 0; q < PACKED_REGISTERS; q++) a[q] = packed[k * PACKED_REGISTERS + q];
-    else pack_block(type, panel, k, a);
+    for (int q = 0; q < packed_registers(type); q++) a[q] = packed[k * (size_t)packed_registers(type) + q];
+    else prefetch_and_pack_block(type, panel, k, a);
     UNROLL
     for (int i = 0; i < n; i++) {
       const struct column_terms* one = terms + i * x->blocks;
-      __m512i dot = _mm512_set1_epi32(one->compensation[0]);
+      __m512i dot = has_minimum(type) ? _mm512_setzero_si512() : _mm512_set1_epi32(one->compensation[0]);
       UNROLL
       for (int q = 0; q < DWORDS; q++)
         dot = _mm512_dpbusd_epi32(dot, a[q], _mm512_set1_epi32(load_dword(b + i * x->bytes + 4 * q)));
       const __m512 d = _mm512_mul_ps(_mm512_castsi512_ps(a[DWORDS]), _mm512_set1_ps(one->d));
       sum[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), d, sum[i]);
+      if (has_minimum(type))
+        sum[i] = _mm512_fmadd_ps(_mm512_castsi512_ps(a[DWORDS + 1]), _mm512_set1_ps(one->sum), sum[i]);
     }
   }
   UNROLL
@@ -41,7 +83,10 @@ INLINE void q4_0_product(const int type, const struct panel* panel, const struct
                          __m512i* packed) {
   switch (n) {
     case 1:
-      q4_0_tile(type, 1, panel, NULL, x, 0);
+      if (type == GGML_TYPE_Q8_0)
+        decode_one_sum(panel, x);
+      else
+        q4_0_tile(type, 1, panel, NULL, x, 0);
       return;
     case 2:
       q4_0_tile(type, 2, panel, NULL, x, 0);
@@ -56,9 +101,10 @@ INLINE void q4_0_product(const int type, const struct panel* panel, const struct
       q4_0_tile(type, Q4_0_COLUMNS, panel, NULL, x, 0);
       return;
   }
-  for (size_t k = 0; k < x->blocks; k++) pack_block(type, panel, k, packed + k * PACKED_REGISTERS);
+  for (size_t k = 0; k < x->blocks; k++) prefetch_and_pack_block(type, panel, k, packed + k * (size_t)packed_registers(type));
   size_t j = 0;
   for (; j + Q4_0_COLUMNS <= n; j += Q4_0_COLUMNS) q4_0_tile(type, Q4_0_COLUMNS, panel, packed, x, j);
+  for (; j + 4 <= n; j += 4) q4_0_tile(type, 4, panel, packed, x, j);
   for (; j + 2 <= n; j += 2) q4_0_tile(type, 2, panel, packed, x, j);
   if (j < n) q4_0_tile(type, 1, panel, packed, x, j);
 }

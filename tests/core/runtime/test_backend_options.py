@@ -74,6 +74,13 @@ def test_the_setting_for_kernels_wins_over_the_file(setting, options):
     assert of_operator(with_kernels, {"kernels": True}, kernels=setting) == options
 
 
+def test_the_setting_for_exact_kernels_wins_over_the_file():
+    with_kernels = manifest(kernels={"type": "boolean"}, exact_kernels={"type": "boolean"})
+    given = {"exact_kernels": False}
+    assert of_operator(with_kernels, given, kernels="exact") == {"kernels": True, "exact_kernels": True}
+    assert of_operator(with_kernels, given) == given
+
+
 def test_backends_without_kernels_do_not_get_the_setting():
     assert of_operator(TUNED, {"library": "x"}, kernels=False) == {"library": "x"}
 

@@ -30,6 +30,7 @@ def library():
     library = loader.install()
     assert library
     loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS)
+    loader.set_exact(exact=True)
     return library
 
 

@@ -60,7 +60,7 @@ def with_and_without(library, load, quantized, monkeypatch):
             with monkeypatch.context() as patch:
                 if not on:
                     patch.setattr(weights, "should_repack", lambda path: True)
-                model = await load(path=quantized(kind), **options)
+                model = await load(path=quantized(kind), backend_options={"exact_kernels": True}, **options)
             before = library.puna_matmul_calls(), library.puna_attention_calls()
             said = []
             for seed, length in enumerate(lengths):
