@@ -118,8 +118,9 @@ class Server:
             answer.raise_for_status()
         for _ in range(300):
             async with self.session.get(f"{self.url}/api/ps") as answer:
-                if not (await answer.json())["models"]:
-                    return
+                loaded = (await answer.json())["models"]
+            if model not in {each["name"].removesuffix(":latest") for each in loaded}:
+                return
             await asyncio.sleep(0.1)
         raise RuntimeError(f"{self.name} does not unload {model}")
 
