@@ -37,6 +37,8 @@ _CONTEXT_MULTIPLE = 256
 _F16_BYTES = 2
 _DRAFT_HISTORY_TOKENS = 65_536
 """Tokens of recent answers that are kept to draft from: about 16 MB."""
+_SINGLE_SEQUENCE = frozenset({"plamo2"})
+"""Architectures that get one slot: llama.cpp stores the states of several sequences in wrong places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ def planned_context(weights: Weights, spec: ModelSpec) -> Iterator[tuple[Context
         else:
             default_limit = _MAX_LAZY_SEQUENCES if lazy else _MAX_ALLOCATED_SEQUENCES
             slots = spec.parallel or _fitting_sequences(weights, spec, length, default_limit)
+            slots = 1 if weights.architecture in _SINGLE_SEQUENCE else slots
             batch = max(batch, slots)
         options = ContextOptions(
             length=length,

@@ -152,3 +152,66 @@ async def test_a_model_of_windows_alone_ends_at_its_context(load, write, tmp_pat
     _, end = await write(model, tuple(WINDOWED[:250]), max_tokens=60, sampling=Sampling(temperature=0, seed=1))
     assert end.reason in ("length", "stop")
     assert end.output_tokens <= 8
+
+
+def plamo2(path):
+    """Write a tiny PLaMo-2 of random weights: an attention and a Mamba."""
+    draw = np.random.default_rng(3)
+    whole = gguf.GGUFReader(MODELS / "wanderer.gguf")
+    writer = gguf.GGUFWriter(path, "plamo2")
+    for field in whole.fields.values():
+        if field.name.startswith("tokenizer."):
+            kind, of = field.types[0], field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), kind, sub_type=of)
+    hidden, inner, state, heads, rank, forward = 32, 64, 8, 2, 64, 48
+    writer.add_context_length(2048)
+    writer.add_embedding_length(hidden)
+    writer.add_feed_forward_length(forward)
+    writer.add_head_count([heads, 0])
+    writer.add_head_count_kv([heads, 0])
+    writer.add_block_count(2)
+    writer.add_ssm_conv_kernel(4)
+    writer.add_ssm_inner_size(inner)
+    writer.add_ssm_state_size(state)
+    writer.add_ssm_time_step_rank(heads)
+    writer.add_ssm_group_count(0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    tokens = len(whole.get_field("tokenizer.ggml.tokens").data)
+    shapes = {"token_embd.weight": (tokens, hidden), "output.weight": (tokens, hidden), "output_norm.weight": (hidden,)}
+    for layer in range(2):
+        for name in ("attn_norm.weight", "post_attention_norm", "ffn_norm.weight", "post_ffw_norm"):
+            shapes[f"blk.{layer}.{name}"] = (hidden,)
+        shapes[f"blk.{layer}.ffn_down.weight"] = (hidden, forward)
+        shapes[f"blk.{layer}.ffn_up.weight"] = (2 * forward, hidden)
+    shapes |= {
+        "blk.0.attn_q_norm.weight": (heads, hidden // heads),
+        "blk.0.attn_k_norm.weight": (heads, hidden // heads),
+    }
+    shapes |= {"blk.0.attn_qkv.weight": (3 * hidden, hidden), "blk.0.attn_output.weight": (hidden, hidden)}
+    shapes |= {"blk.1.ssm_dt_norm": (rank,), "blk.1.ssm_b_norm": (state,), "blk.1.ssm_c_norm": (state,)}
+    shapes |= {"blk.1.ssm_in.weight": (2 * inner, hidden), "blk.1.ssm_x.weight": (rank + 2 * state, inner)}
+    shapes |= {"blk.1.ssm_dt.weight": (heads, rank), "blk.1.ssm_dt.bias": (heads,), "blk.1.ssm_d": (heads,)}
+    shapes |= {
+        "blk.1.ssm_out.weight": (hidden, inner),
+        "blk.1.ssm_conv1d.weight": (inner, 4),
+        "blk.1.ssm_a": (heads,),
+    }
+    for name, shape in shapes.items():
+        values = draw.standard_normal(shape, dtype=np.float32) * np.float32(0.4)
+        writer.add_tensor(name, -abs(values) if name.endswith("ssm_a") else values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+async def test_an_architecture_that_mixes_sequences_up_gets_one_at_a_time(load, write, tmp_path):
+    """llama.cpp stores the states of several sequences of PLaMo-2 in each other's place, or ends the process."""
+    plamo2(tmp_path / "plamo2.gguf")
+    prompts = [f"the wind and {word}" for word in ("the river", "a stone", "light", "we go on and on")]
+    model = await load(path=str(tmp_path / "plamo2.gguf"), parallel=4)
+    found = await asyncio.gather(*(write(model, prompt) for prompt in prompts))
+    assert model.facts.parallel == 1
+    for prompt, (texts, _) in zip(prompts, found, strict=True):
+        alone = await write(await load(path=str(tmp_path / "plamo2.gguf"), parallel=1), prompt)
+        assert texts == alone[0]
