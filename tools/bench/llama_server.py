@@ -100,10 +100,8 @@ class LlamaServer(Server):
         return stream
 
     async def _stream(self, url: str, body: dict[str, Any]) -> Stream:
-        stream = Stream(time.perf_counter(), key="content")
-        async with self.session.post(url, json=body) as answer:
-            if answer.status != 200:
-                raise RuntimeError(f"{self.name}: {await answer.text()}")
+        async with self._asked(url, body) as (began, answer):
+            stream = Stream(began, key="content")
             async for line in answer.content:
                 if line.startswith(_DATA) and not line.startswith(b"data: [DONE]"):
                     stream.arrivals.append(time.perf_counter())
@@ -113,10 +111,23 @@ class LlamaServer(Server):
     async def embed(self, model: str, inputs: Sequence[str]) -> int:
         """Embed texts; return how many vectors came back."""
         url = f"{await self._at(model)}/v1/embeddings"
-        async with self.session.post(url, json={"input": list(inputs), "model": model}) as answer:
+        async with self._asked(url, {"input": list(inputs), "model": model}) as (_, answer):
+            return len((await answer.json())["data"])
+
+    @asynccontextmanager
+    async def _asked(self, url: str, body: dict[str, Any]) -> AsyncGenerator[tuple[float, aiohttp.ClientResponse]]:
+        """Post a body; yield when that began, and the answer."""
+        began = time.perf_counter()
+        try:
+            answer = await self.session.post(url, json=body)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            # These servers close a connection after some seconds or requests, perhaps just as it is used again.
+            began = time.perf_counter()
+            answer = await self.session.post(url, json=body)
+        async with answer:
             if answer.status != 200:
                 raise RuntimeError(f"{self.name}: {await answer.text()}")
-            return len((await answer.json())["data"])
+            yield began, answer
 
 
 @dataclass(slots=True, kw_only=True)
