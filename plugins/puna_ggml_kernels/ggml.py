@@ -49,6 +49,8 @@ FUNCTIONS: Final = {
     "dot_q5_k": "ggml_vec_dot_q5_K_q8_K",
     "dot_q6_k": "ggml_vec_dot_q6_K_q8_K",
     "dot_iq4_xs": "ggml_vec_dot_iq4_xs_q8_K",
+    "unary": "ggml_compute_forward_unary",
+    "gelu": "ggml_table_gelu_f16",
 }
 """ggml's functions that the kernels replace or call, by the member of struct ggml_functions that holds the pointer."""
 

@@ -49,6 +49,8 @@ _INTERFACE: Final = {
     "puna_set_sequences": (None, ctypes.c_void_p, ctypes.c_int),
     "puna_matmul_calls": (ctypes.c_long,),
     "puna_expert_calls": (ctypes.c_long,),
+    "puna_f16_calls": (ctypes.c_long,),
+    "puna_gelu_calls": (ctypes.c_long,),
     "puna_attention_calls": (ctypes.c_long,),
     "puna_norm_calls": (ctypes.c_long,),
     "puna_planned_graphs": (ctypes.c_long,),

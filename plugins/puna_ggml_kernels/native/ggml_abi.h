@@ -126,6 +126,8 @@ struct ggml_functions {
   void (*swiglu)(int n, float* y, const float* x, const float* gate);
   void (*to_f16)(const float* x, uint16_t* y, int64_t n);
   dot_fn dot_q5_k, dot_q6_k, dot_iq4_xs;
+  forward_fn unary;
+  const uint16_t* gelu;  // GELU of each 16-bit float
 };
 
 // Everything else that the library defines is visible, so that it takes the place of ggml's functions.
@@ -153,3 +155,7 @@ HIDDEN bool puna_multiply_sequences(const struct ggml_compute_params* params, st
 void quantize_row_q8_0(const float* x, void* y, int64_t k);
 void quantize_row_q8_1(const float* x, void* y, int64_t k);
 void quantize_row_q8_K(const float* x, void* y, int64_t k);
+
+// Computes C = A' B for 16-bit floats, like sgemm_fn. False: nothing was done.
+HIDDEN bool puna_multiply_f16(const struct ggml_compute_params*, int64_t m, int64_t n, int64_t k, const void* A,
+                              int64_t lda, const void* B, int64_t ldb, void* C, int64_t ldc);

@@ -394,6 +394,9 @@ bool llamafile_sgemm(const struct ggml_compute_params* params, int64_t m, int64_
       Btype != f.column) {
     // ggml multiplies a single column by dot products, and does the same with more of them after this answer.
     if (puna_avx512 && invariant_columns(n)) return false;
+    if (puna_avx512 && Atype == GGML_TYPE_F16 && Btype == GGML_TYPE_F16 && Ctype == GGML_TYPE_F32 &&
+        puna_multiply_f16(params, m, n, k, A, lda, B, ldb, C, ldc))
+      return true;
     return ggml.sgemm(params, m, n, k, A, lda, B, ldb, C, ldc, Atype, Btype, Ctype);
   }
 

@@ -45,6 +45,9 @@ _Static_assert(SWIGLU == 2 && ABORTED == 1 && COMPUTED == 16, "numbers in decode
 
 // What ggml.py names by number.
 _Static_assert(GGML_TYPE_Q4_1 == 3 && GGML_TYPE_Q2_K == 10 && GGML_TYPE_IQ4_NL == 20 && GGML_TYPE_MXFP4 == 39, "types in ggml.py");
+
+// What gelu.c names by number.
+_Static_assert(GGML_UNARY_OP_GELU == 8, "operations in gelu.c");
 struct gguf_parameters {
   bool no_alloc;
   void* context;
@@ -182,6 +185,7 @@ IS(llamafile_sgemm, (bool (*)(parameters, int64_t, int64_t, int64_t, const void*
                               int64_t, int, int, int))0);
 IS(ggml_compute_forward_flash_attn_ext, (void (*)(parameters, struct ggml_tensor*))0);
 IS(ggml_compute_forward_mul_mat, (void (*)(parameters, struct ggml_tensor*))0);
+IS(ggml_compute_forward_unary, (void (*)(parameters, struct ggml_tensor*))0);
 IS(ggml_compute_forward_mul_mat_tiled, (bool (*)(parameters, struct ggml_tensor*))0);
 IS(ggml_compute_forward_mul_mat_id_tiled,
    (bool (*)(parameters, struct ggml_tensor*, int64_t, int64_t, const int32_t*, char*))0);

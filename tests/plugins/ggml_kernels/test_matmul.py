@@ -135,3 +135,40 @@ def test_one_sum_is_no_further_from_exact_arithmetic_than_ggmls_eight(
     # Both err by chance, in the last bits: the sample of 9,216 elements tells them apart by 2 %.
     assert errors[1] < 1.05 * errors[0]
     assert errors[0] < 1e-6 * np.sqrt(np.mean(exact**2))
+
+
+@pytest.fixture
+def multiply_f16(ggml, library, compute):
+    """Return a function that has ggml multiply rows of 16-bit floats with columns, and says how."""
+    ggml.ggml_mul_mat.restype = ctypes.c_void_p
+
+    def multiply_f16(rows, columns, length, threads, on=True):
+        arrays = [random_rows(rows, length, 1).astype(np.float16), random_rows(columns, length, 2)]
+        arrays = [array.reshape(1, 1, *array.shape) for array in arrays]
+        before = library.puna_f16_calls()
+        library.puna_enable(on)
+        try:
+            product = compute(arrays, ggml.ggml_mul_mat, (columns, rows), threads)
+        finally:
+            library.puna_enable(True)
+        return product.view(np.int32), library.puna_f16_calls() - before
+
+    return multiply_f16
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", [(64, 2, 384), (36, 7, 32), (4, 13, 16), (100, 40, 96), (32, 600, 1536)])
+def test_products_of_16_bit_floats_have_ggmls_bits(multiply_f16, shape, threads):
+    product, calls = multiply_f16(*shape, threads)
+    expected, none = multiply_f16(*shape, threads, on=False)
+    assert (calls, none) == (1, 0)
+    assert np.array_equal(product, expected)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("shape", [(6, 5, 32), (8, 5, 40), (8, 1, 64)])
+def test_other_products_of_16_bit_floats_are_left_to_ggml(multiply_f16, shape):
+    product, calls = multiply_f16(*shape, 1)
+    assert calls == 0
+    assert np.array_equal(product, multiply_f16(*shape, 1, on=False)[0])

@@ -1,0 +1,161 @@
+// Products of F16 matrices with several columns, which llamafile_sgemm passes on.
+//
+// ggml keeps sixteen sums for each element of the result, one for each lane, adds products to them in ascending order,
+// and adds the lanes up at the end: 8 apart, 4 apart, 2 apart, then neighbors. So does the kernel, for ROWS rows and up
+// to COLUMNS columns at a time, whose sums fill 24 registers.
+//
+// The gain comes from what surrounds the multiplications. ggml converts a row to 32 bits again for every six columns,
+// and a column for every four rows. Here columns are converted once for a pass, and rows with the first columns that
+// they are multiplied with. Lanes are added up for all 24 sums together, where ggml takes one sum after the other,
+// which is a fifth of the work in a matrix of 384 columns.
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "attention.h"
+
+enum {
+  ROWS = 4,
+  COLUMNS = 6,
+  COLUMN_BYTES = 512 << 10,  // of the columns of a pass, which stay in the second-level cache
+  ROWS_PER_CHUNK = 32,       // rows that a thread claims
+};
+
+static atomic_long calls;
+
+long puna_f16_calls(void) { return atomic_load(&calls); }
+
+struct factors {
+  const uint16_t* a;  // ROWS rows of `lda` elements
+  float* rows;        // the same as 32-bit floats, k of them each
+  const float* b;     // columns of k elements
+  float* c;           // the result, with `ldc` elements between two columns
+  int64_t lda, ldc, k;
+};
+
+// Returns the sums of the lanes of four registers, as quarters.
+INLINE __m512 add_quarters(const __m512 x[ROWS]) {
+  __m512 half[2];
+  for (int i = 0; i < 2; i++) {
+    const __m512 one = x[2 * i], two = x[2 * i + 1];
+    half[i] = _mm512_add_ps(_mm512_shuffle_f32x4(one, two, 0x44), _mm512_shuffle_f32x4(one, two, 0xee));
+  }
+  return _mm512_add_ps(_mm512_shuffle_f32x4(half[0], half[1], 0x88), _mm512_shuffle_f32x4(half[0], half[1], 0xdd));
+}
+
+// Adds up the lanes of up to COLUMNS columns of ROWS sums, and stores them.
+INLINE void store_sums(const int n, __m512 sum[COLUMNS][ROWS], float* c, int64_t ldc) {
+  // From row r, column j at 4 r + j to row r at 4 j + r.
+  const __m512i turn = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  for (int j = 0; j < n; j += 4) {
+    __m512 quarter[4];
+    for (int i = 0; i < 4; i++) quarter[i] = add_quarters(sum[j + i < n ? j + i : n - 1]);
+    __m512 pair[2];
+    for (int i = 0; i < 2; i++) {
+      const __m512d one = _mm512_castps_pd(quarter[2 * i]), two = _mm512_castps_pd(quarter[2 * i + 1]);
+      const __m512 low = _mm512_castpd_ps(_mm512_unpacklo_pd(one, two));
+      pair[i] = _mm512_add_ps(low, _mm512_castpd_ps(_mm512_unpackhi_pd(one, two)));
+    }
+    const __m512 even = _mm512_shuffle_ps(pair[0], pair[1], 0x88), odd = _mm512_shuffle_ps(pair[0], pair[1], 0xdd);
+    const __m512 all = _mm512_permutexvar_ps(turn, _mm512_add_ps(even, odd));
+    _mm_storeu_ps(c + j * ldc, _mm512_castps512_ps128(all));
+    if (j + 1 < n) _mm_storeu_ps(c + (j + 1) * ldc, _mm512_extractf32x4_ps(all, 1));
+    if (j + 2 < n) _mm_storeu_ps(c + (j + 2) * ldc, _mm512_extractf32x4_ps(all, 2));
+    if (j + 3 < n) _mm_storeu_ps(c + (j + 3) * ldc, _mm512_extractf32x4_ps(all, 3));
+  }
+}
+
+// Multiplies ROWS rows with n columns from `first` on. `convert`: these are the first columns, and the rows are not
+// converted yet. `keep`: there will be more columns.
+INLINE void multiply(const int n, const bool convert, const bool keep, const struct factors* f, int64_t first) {
+  __m512 sum[COLUMNS][ROWS];
+  const float* b = f->b + first * f->k;
+  for (int j = 0; j < n; j++)
+    for (int r = 0; r < ROWS; r++) sum[j][r] = _mm512_setzero_ps();
+  for (int64_t i = 0; i < f->k; i += LANES) {
+    __m512 row[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+      row[r] = convert ? load_half(f->a + r * f->lda + i) : _mm512_load_ps(f->rows + r * f->k + i);
+      if (keep) _mm512_store_ps(f->rows + r * f->k + i, row[r]);
+    }
+    for (int j = 0; j < n; j++) {
+      const __m512 x = _mm512_load_ps(b + j * f->k + i);
+      for (int r = 0; r < ROWS; r++) sum[j][r] = _mm512_fmadd_ps(row[r], x, sum[j][r]);
+    }
+  }
+  store_sums(n, sum, f->c + first * f->ldc, f->ldc);
+}
+
+#define MULTIPLY(n)                                                                                             \
+  KERNEL static void only##n(const struct factors* f, int64_t first) { multiply(n, true, false, f, first); }   \
+  KERNEL static void first##n(const struct factors* f, int64_t first) { multiply(n, true, true, f, first); }   \
+  KERNEL static void later##n(const struct factors* f, int64_t first) { multiply(n, false, false, f, first); }
+MULTIPLY(1)
+MULTIPLY(2)
+MULTIPLY(3)
+MULTIPLY(4)
+MULTIPLY(5)
+MULTIPLY(6)
+
+typedef void multiply_fn(const struct factors*, int64_t first);
+
+// Multiplies ROWS rows with n columns, in parts of nearly the same size.
+static void multiply_rows(const struct factors* f, int64_t n) {
+  multiply_fn* const only[] = {only1, only2, only3, only4, only5, only6};
+  multiply_fn* const first[] = {first1, first2, first3, first4, first5, first6};
+  multiply_fn* const later[] = {later1, later2, later3, later4, later5, later6};
+  const int64_t parts = (n + COLUMNS - 1) / COLUMNS;
+  for (int64_t i = 0; i < parts; i++) {
+    const int64_t from = n * i / parts, columns = n * (i + 1) / parts - from;
+    (parts == 1 ? only : i ? later : first)[columns - 1](f, from);
+  }
+}
+
+// Returns memory of this thread, which it keeps for the next products; NULL if there is none.
+static float* thread_memory(size_t bytes) {
+  static _Thread_local struct {
+    size_t bytes;
+    float* at;
+  } buffer;
+  if (buffer.bytes < bytes) {
+    free(buffer.at);
+    buffer.at = aligned_alloc(sizeof(__m512), (bytes + sizeof(__m512) - 1) / sizeof(__m512) * sizeof(__m512));
+    buffer.bytes = buffer.at ? bytes : 0;
+  }
+  return buffer.at;
+}
+
+KERNEL static void convert_columns(const uint16_t* b, int64_t ldb, int64_t n, int64_t k, float* to) {
+  for (int64_t j = 0; j < n; j++)
+    for (int64_t i = 0; i < k; i += LANES) _mm512_store_ps(to + j * k + i, load_half(b + j * ldb + i));
+}
+
+bool puna_multiply_f16(const struct ggml_compute_params* params, int64_t m, int64_t n, int64_t k, const void* A,
+                       int64_t lda, const void* B, int64_t ldb, void* C, int64_t ldc) {
+  // ggml multiplies other shapes in another order.
+  if (n < 2 || m % ROWS || k % LANES || k < LANES) return false;
+  int64_t most = COLUMN_BYTES / (k * (int64_t)sizeof(float)) / COLUMNS * COLUMNS;
+  if (most < COLUMNS) most = COLUMNS;
+  const int64_t passes = (n + most - 1) / most, chunks = (m + ROWS_PER_CHUNK - 1) / ROWS_PER_CHUNK;
+  // All threads must agree on the division of work, so a thread without memory cannot give up alone.
+  const int64_t widest = (n + passes - 1) / passes;
+  float* memory = thread_memory((size_t)((widest + ROWS) * k) * sizeof(float));
+  if (!memory) abort();
+  if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
+  struct factors f = {.rows = memory + widest * k, .b = memory, .lda = lda, .ldc = ldc, .k = k};
+  // ggml resets the chunk counter right before it passes columns at wdata, and in no other case.
+  const bool claim = B == params->wdata;
+  int64_t converted = -1;
+  for (int64_t chunk = params->ith; chunk < chunks * passes;
+       chunk = claim ? ggml.chunk_add(params->threadpool, 1) : chunk + params->nth) {
+    const int64_t pass = chunk / chunks, from = n * pass / passes, columns = n * (pass + 1) / passes - from;
+    if (pass != converted) convert_columns((const uint16_t*)B + from * ldb, ldb, columns, k, memory);
+    converted = pass;
+    const int64_t end = (chunk % chunks + 1) * ROWS_PER_CHUNK;
+    for (int64_t i = chunk % chunks * ROWS_PER_CHUNK; i < end && i < m; i += ROWS) {
+      f.a = (const uint16_t*)A + i * lda;
+      f.c = (float*)C + from * ldc + i;
+      multiply_rows(&f, columns);
+    }
+  }
+  return true;
+}
