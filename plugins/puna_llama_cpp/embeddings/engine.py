@@ -4,7 +4,7 @@ Each step evaluates one batch of texts from the requests that wait, which share 
 are small, so that a short text does not wait long for others: the cost of attention grows with the square of a batch.
 
 A text's vector must not depend on the other texts of its batch. On a CPU, Puna's kernels compute each text of a batch
-as if it were alone (`decode_apart`), so every vector is Ollama's bit for bit. Without the kernels, llama.cpp's flash
+as if it were alone (`decode_apart`), so it has the same bits in any company. Without the kernels, llama.cpp's flash
 attention computes with another precision from 64 tokens in a batch on (differences of up to 3e-4 were seen). Short
 texts are then batched up to 63 tokens, and a longer text is evaluated alone.
 
