@@ -28,6 +28,7 @@ SPEC = ModelSpec(
     flash_attention="on",
     kv_cache_type="q8_0",
     backend_options={"beams": 2},
+    weights_loaded=True,
     memory_bytes=1 << 40,
     constraint_limits=ConstraintLimits(seconds=1, mask_seconds=2, memory_bytes=3),
 )
