@@ -1,7 +1,8 @@
 """llama.cpp's log: kept in memory, and passed on to `logging`.
 
 llama.cpp reports the reason of a failure and the sizes of its buffers nowhere else. There is one log callback for each
-process, so the log is a singleton.
+process, so the log is a singleton. A model may be loaded while another one of the process decodes, so each thread reads
+the lines that llama.cpp has logged on it.
 """
 
 import ctypes
@@ -30,15 +31,24 @@ _EMPTY_CACHE = re.compile(r"llama_kv_cache: size = .* 0 layers,")
 _BUFFER = re.compile(r":\s+(\S+)\s+(?:\S+\s+)?buffer size\s*=\s*([\d.]+) MiB")
 
 
+class _Kept(threading.local):
+    """The lines of one thread."""
+
+    def __init__(self) -> None:
+        self.partial_line = ""
+        self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.errors: deque[str] = deque(maxlen=20)
+
+
 class NativeLog:
-    """llama.cpp's log as lines. Errors go to `logging` as errors, warnings as information, the rest at debug level."""
+    """llama.cpp's log as lines. Errors go to `logging` as errors, warnings as information, the rest at debug level.
+
+    Methods read the lines of the calling thread.
+    """
 
     def __init__(self) -> None:
         """Take over llama.cpp's log callback."""
-        self._lock = threading.Lock()
-        self._partial_line = ""
-        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._errors: deque[str] = deque(maxlen=20)
+        self._kept = _Kept()
         # llama.cpp holds a bare pointer, so the callback must stay referenced.
         self._callback = lib.llama_log_callback(self._on_message)
         self.attach(lib.llama_log_set)
@@ -48,66 +58,56 @@ class NativeLog:
         log_set(self._callback, ctypes.c_void_p(0))
 
     def _on_message(self, level: int, text: bytes, _data: object) -> None:
-        with self._lock:
-            # llama.cpp logs parts of lines, and several threads may log at once.
-            self._partial_line += text.decode("utf-8", "replace")
-            *lines, self._partial_line = self._partial_line.split("\n")
-            self._lines.extend(lines)
-            if level == _ERROR and any(map(_ABORTED.search, lines)):
-                level = _DEBUG
-            if level == _ERROR:
-                self._errors.extend(line for line in lines if line)
-        # Outside the lock, so that a slow handler delays none of llama.cpp's other threads.
+        kept = self._kept
+        # llama.cpp logs parts of lines.
+        *lines, kept.partial_line = (kept.partial_line + text.decode("utf-8", "replace")).split("\n")
+        kept.lines.extend(lines)
+        if level == _ERROR and any(map(_ABORTED.search, lines)):
+            level = _DEBUG
+        if level == _ERROR:
+            kept.errors.extend(line for line in lines if line)
         for line in lines:
             if line:
                 log.log({_ERROR: logging.ERROR, _WARNING: logging.INFO}.get(level, logging.DEBUG), "%s", line)
 
     def clear(self) -> None:
         """Drop all lines. Call it before an operation whose lines are read afterwards."""
-        with self._lock:
-            self._lines.clear()
-            self._errors.clear()
+        self._kept.lines.clear()
+        self._kept.errors.clear()
 
     def last_error(self) -> str:
         """Return the last error line since `clear`; empty if there is none."""
-        with self._lock:
-            return self._errors[-1] if self._errors else ""
+        return self._kept.errors[-1] if self._kept.errors else ""
 
     def load_error(self) -> str:
         """Return why a model or projector could not be loaded.
 
         The last line says only that it could not, an earlier one why.
         """
-        with self._lock:
-            reasons = [line[match.end() :] for line in self._errors if (match := _LOAD_ERRORS.search(line))]
+        reasons = [line[match.end() :] for line in self._kept.errors if (match := _LOAD_ERRORS.search(line))]
         return reasons[-1] if reasons else self.last_error()
 
     def cache_bytes(self) -> int:
         """Return the bytes of the CPU's KV caches that were allocated since `clear`."""
-        with self._lock:
-            found = [match for line in self._lines if " KV " in line and (match := _BUFFER.search(line))]
+        found = [match for line in self._kept.lines if " KV " in line and (match := _BUFFER.search(line))]
         return sum(int(float(match[2]) * 2**20) for match in found if match[1].startswith("CPU"))
 
     def has_unrotated_keys(self) -> bool:
         """Return whether a KV cache was made since `clear` whose keys are not rotated before they are quantized."""
-        with self._lock:
-            return any(_NOT_ROTATED in line for line in self._lines)
+        return any(_NOT_ROTATED in line for line in self._kept.lines)
 
     def has_empty_cache(self) -> bool:
         """Return whether a KV cache of no layers was made since `clear`."""
-        with self._lock:
-            return any(map(_EMPTY_CACHE.search, self._lines))
+        return any(map(_EMPTY_CACHE.search, self._kept.lines))
 
     def output_bytes(self) -> int:
         """Return the bytes of the buffers for logits and vectors that were allocated since `clear`."""
-        with self._lock:
-            found = [match for line in self._lines if " output buffer " in line and (match := _BUFFER.search(line))]
+        found = [match for line in self._kept.lines if " output buffer " in line and (match := _BUFFER.search(line))]
         return sum(int(float(match[2]) * 2**20) for match in found)
 
     def buffer_bytes(self) -> tuple[int, int]:
         """Return the bytes of all buffers allocated since `clear`, and of those outside the CPU's memory."""
-        with self._lock:
-            found = [match for line in self._lines if (match := _BUFFER.search(line))]
+        found = [match for line in self._kept.lines if (match := _BUFFER.search(line))]
         # A buffer is named after its device: CPU, CPU_Mapped and the like are in main memory, every other one is on a
         # GPU.
         sizes = [(match[1], int(float(match[2]) * 2**20)) for match in found]

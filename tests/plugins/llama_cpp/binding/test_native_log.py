@@ -1,4 +1,5 @@
 import logging
+import threading
 
 import pytest
 
@@ -38,6 +39,17 @@ def test_the_reason_of_a_failed_load_is_told_not_the_last_line(log):
     assert log.load_error() == "tensor x is missing"
     log.clear()
     assert log.load_error() == ""
+
+
+def test_a_thread_reads_its_own_lines_alone(log):
+    say(log, (ERROR, "mine: CPU buffer size = 1.00 MiB\n"), (DEBUG, "a line that "))
+    other = threading.Thread(target=say, args=(log, (ERROR, "other: CPU buffer size = 2.00 MiB\n")))
+    other.start()
+    other.join()
+    assert log.last_error().startswith("mine")
+    assert log.buffer_bytes() == (1 << 20, 0)
+    say(log, (ERROR, "goes on\n"))
+    assert log.last_error() == "a line that goes on"
 
 
 def test_buffers_are_counted_by_where_they_are(log):
