@@ -352,7 +352,6 @@ class Node:
     @contextmanager
     def _errors(self, link: _Link) -> Iterator[None]:
         """Turn the errors of a call to the node into NodeError, and HostFailedError if a host did not start."""
-        gone = f"{self.address} cannot be reached: the connection to it broke"
         try:
             yield
         except grpc.aio.AioRpcError as error:
@@ -361,17 +360,23 @@ class Node:
             if error.code() is grpc.StatusCode.DATA_LOSS:
                 raise LoadFailedError(f"unable to load model: {error.details()}") from None
             if error.code() is grpc.StatusCode.UNAVAILABLE:
-                raise NodeError(link.lost or gone) from error
+                raise self._gone(link) from error
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise NodeFullError(f"{self.address}: {error.details()}") from error
             raise NodeError(f"{self.address}: {error.details()}") from error
         except grpc.aio.UsageError:
-            raise NodeError(link.lost or gone) from None
+            raise self._gone(link) from None
         except asyncio.CancelledError:
             # A channel that closes cancels its calls, which does not mean that the caller was cancelled.
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
-            raise NodeError(link.lost or gone) from None
+            raise self._gone(link) from None
+
+    def _gone(self, link: _Link) -> NodeError:
+        """Return the error of a call whose connection has ended."""
+        if link.lost:
+            return NodeLostError(link.lost)
+        return NodeError(f"{self.address} cannot be reached: the connection to it broke")
 
 
 def _lease_ns(seconds: float) -> int:

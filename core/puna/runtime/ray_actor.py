@@ -33,18 +33,18 @@ class HostActor:
         self._node: subprocess.Popen[str] | None = None
 
     def place(self) -> dict[str, Any]:
-        """Return the id and the address of the machine on which this actor runs, as the cluster knows them."""
+        """Return the id and the address of this actor's machine, and the address of the head, as Ray knows them."""
         import ray
 
-        return {"node_id": ray.get_runtime_context().get_node_id(), "host": ray.util.get_node_ip_address()}
+        context = ray.get_runtime_context()
+        return {"node_id": context.get_node_id(), "host": ray.util.get_node_ip_address(), "head": context.gcs_address}
 
-    def start(self, host: str, certificate: Mapping[str, str], lease_seconds: float) -> str:
+    def start(self, host: str, head: str, certificate: Mapping[str, str], lease_seconds: float) -> str:
         """Start a node that listens on an address of this machine; return "host:port". Raises RuntimeError.
 
-        `certificate` has the texts of the node's certificate, its key and the authority's certificate, by file name.
+        `head` is the address of the cluster's head. `certificate` has the texts of the node's certificate, its key and
+        the authority's certificate, by file name.
         """
-        import ray
-
         listen = f"[{host}]:0" if ":" in host else f"{host}:0"
         command = [sys.executable, "-m", "puna", "node", "run", "--supervised", "--exit-with-core"]
         command += ["--listen", listen, "--lease", str(lease_seconds)]
@@ -63,7 +63,7 @@ class HostActor:
         told = {
             "certificate": dict(certificate),
             "agent": int(os.environ.get(AGENT) or os.getppid()),
-            "head": ray.get_runtime_context().gcs_address,
+            "head": head,
         }
         self._node.stdin.write(json.dumps(told) + "\n")
         # From now on the open pipe tells the node that this process lives.

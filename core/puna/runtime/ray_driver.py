@@ -107,7 +107,7 @@ class Driver:
                 self._end(key)
                 return
             actor, found = placed
-            start = actor.start.remote(found["host"], wanted["certificate"], wanted["lease_seconds"])
+            start = actor.start.remote(found["host"], found["head"], wanted["certificate"], wanted["lease_seconds"])
             if not _done(start, START_SECONDS):
                 raise RuntimeError(f"the node has not started within {START_SECONDS:g} s")
             actor.leave_with_node.remote()

@@ -58,7 +58,8 @@ def serve(log):
         elif MODE not in ("silent", "answer"):
             actors[key] = HostActor()
             wanted = request["start"]
-            address = actors[key].start("127.0.0.1", wanted["certificate"], wanted["lease_seconds"])
+            head = os.environ["RAY_STUB_HEAD"]
+            address = actors[key].start("127.0.0.1", head, wanted["certificate"], wanted["lease_seconds"])
             write({"id": key, "node_id": "n1", "address": address})
         if MODE != "silent":
             write({"event": "alive"})
