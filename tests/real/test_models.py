@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from tests.core.models.convert import forward
-from tests.e2e.server import PUNA
+from tests.e2e.server import PUNA, serving
 
 PROMPTS = ("The capital of France is", "Write one sentence about the sea.", "1, 2, 3, 4,", "def fibonacci(n):")
 LENGTH = 40
@@ -36,13 +36,21 @@ SENTENCES = (
 )
 
 
-def test_greedy_texts_are_those_of_llama_cpp(server, smollm):
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory, smollm):
+    """A server whose kernels have the order of additions of ggml, with the chat model as `smollm`."""
+    with serving(tmp_path_factory.mktemp("home") / "models", PUNA_KERNELS="exact") as running:
+        running.upload("smollm", smollm)
+        yield running
+
+
+def test_greedy_texts_are_those_of_llama_cpp(exact, smollm):
     """llama-cpp-python's own loop, in a process without Puna's kernels, writes the same text."""
     command = [sys.executable, "-c", GREEDY, str(smollm), json.dumps(PROMPTS)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     options = {"temperature": 0, "num_predict": LENGTH, "num_ctx": 512, "repeat_penalty": 1.0}
     found = [
-        server.json(
+        exact.json(
             "/api/generate",
             {"model": "smollm", "prompt": prompt, "raw": True, "stream": False, "options": options},
             timeout=120,

@@ -120,7 +120,7 @@ async def test_a_batch_waits_behind_a_request_and_is_interrupted_by_one(stubs, b
         await until(lambda: backend.running)
         answer = await stubs.generate.Generate(generate_pb2.GenerateRequest(model="plain", text="hi"))
         assert answer.text == "quick"
-        assert [each.priority for each in backend.requests] == [-(1 << 31), 0]
+        assert [each.priority for each in backend.requests[:2]] == [-(1 << 31), 0]
         (found,) = await results(stubs, new.id, follow=True)
     assert found.generate.text == "slow again"
     assert [each.priority for each in backend.requests] == [-(1 << 31), 0, -(1 << 31)]
