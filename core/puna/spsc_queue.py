@@ -73,13 +73,6 @@ class SpscQueue(Generic[T]):
 
     async def get_all(self) -> list[T]:
         """Remove and return all items once there is one. After a cancellation no item is lost."""
-        while not self._items:
-            reader = self._reader = asyncio.Future()
-            await reader
-        items = list(self._items)
+        items = [await self.get(), *self._items]
         self._items.clear()
-        if (writer := self._writer) is not None:
-            self._writer = None
-            if not writer.done():
-                writer.set_result(None)
         return items

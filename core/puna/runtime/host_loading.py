@@ -105,24 +105,19 @@ class HostLoader:
         full: set[str] = set()
         while True:
             host = await self.connect(backend, spec.name or spec.path, stall_seconds, limits, spec, frozenset(full))
-            async with AsyncExitStack() as undo:
-                undo.push_async_callback(host.release)
-                try:
-                    found = await localize(host, spec, on_transfer, stall_seconds)
-                except NodeFullError as error:
-                    full.add(host.process.node)
-                    if len(full) >= self._launcher.machines:
-                        raise
-                    log.warning("%s; %s is loaded elsewhere", error, spec.name)
-                    continue
-                undo.pop_all()
-                return host, found
+            try:
+                return host, await self._localized(host, spec, on_transfer, stall_seconds)
+            except NodeFullError as error:
+                full.add(host.process.node)
+                if len(full) >= self._launcher.machines:
+                    raise
+                log.warning("%s; %s is loaded elsewhere", error, spec.name)
 
     @staticmethod
     async def _localized(
         host: HostConnection, spec: ModelSpec, on_transfer: OnTransfer, stall_seconds: float
     ) -> ModelSpec:
-        """Bring a model's files to the machine of a host that it joins. The host is released if that fails."""
+        """Bring a model's files to the machine of its host. The host is released if that fails."""
         async with AsyncExitStack() as undo:
             undo.push_async_callback(host.release)
             found = await localize(host, spec, on_transfer, stall_seconds)

@@ -49,7 +49,7 @@ class Evictions:
     blocked: bool = False
     """Whether pinned models leave no place, however much memory is free."""
     weights_loaded: bool = False
-    """Whether the load would find its weights in memory, as those of another model."""
+    """True if the load would find its weights in memory, as those of another model."""
 
 
 class Loader:
@@ -144,9 +144,11 @@ class Loader:
 
     def _weights(self, requirements: ModelRequirements) -> str:
         """Return what identifies the weights that a model may share; empty if it shares none."""
-        # Its replicas have hosts of their own.
-        alone = self._replica_count(requirements.name).most > 1
-        return self._launcher.weights(replace(requirements, alone=alone or requirements.alone))
+        return self._launcher.weights(self._placed(requirements))
+
+    def _placed(self, requirements: ModelRequirements) -> ModelRequirements:
+        """Return requirements that say whether the model has a host alone: one with replicas does."""
+        return replace(requirements, alone=requirements.alone or self._replica_count(requirements.name).most > 1)
 
     def _finds_weights(self, requirements: ModelRequirements, among: Iterable[PooledModel] | None = None) -> bool:
         """Return whether a load would find its weights in memory: those of one of the models, by default of all."""
@@ -267,8 +269,7 @@ class Loader:
                 self._lost(pooled, pooled.first)
 
         began = time.monotonic()
-        alone = self._replica_count(requirements.name).most > 1
-        requirements = replace(requirements, alone=alone)
+        requirements = self._placed(requirements)
         launched = await self._launcher.launch(requirements, on_progress, on_death=died)
         pooled = PooledModel(
             requirements=requirements,
