@@ -162,7 +162,7 @@ static enum role role_of(const struct ggml_tensor* t) {
   }
 }
 
-// Whether ggml computes nodes i and i + 1 as one norm of one row with weights. It may still not do so, and then calls
+// Returns whether ggml may compute nodes i and i + 1 as one norm of one row with weights. If it does not, it calls
 // none of the functions here for them.
 static bool is_norm(struct ggml_tensor** nodes, int count, int i) {
   if (nodes[i]->op != GGML_OP_RMS_NORM || i + 1 == count || nodes[i + 1]->op != GGML_OP_MUL) return false;
@@ -283,7 +283,7 @@ static void make_plan(struct plan* p) {
   if (s.last >= 0) p->steps[s.last].meet = true;
 }
 
-// Whether the graph is that of one token. A long one is known by its first product.
+// Returns whether the graph is that of one token. The first product tells it of most others.
 static bool worth_planning(const struct ggml_cgraph* graph) {
   int products = 0;
   for (int i = 0; i < graph->n_nodes; i++) {

@@ -9,9 +9,9 @@
 // they are multiplied with. Lanes are added up for all 24 sums together, where ggml takes one sum after the other,
 // which is a fifth of the work in a matrix of 384 columns.
 #include <stdatomic.h>
-#include <stdlib.h>
 
 #include "attention.h"
+#include "thread_scratch.h"
 
 enum {
   ROWS = 4,
@@ -110,20 +110,6 @@ static void multiply_rows(const struct factors* f, int64_t n) {
   }
 }
 
-// Returns memory of this thread, which it keeps for the next products; NULL if there is none.
-static float* thread_memory(size_t bytes) {
-  static _Thread_local struct {
-    size_t bytes;
-    float* at;
-  } buffer;
-  if (buffer.bytes < bytes) {
-    free(buffer.at);
-    buffer.at = aligned_alloc(sizeof(__m512), (bytes + sizeof(__m512) - 1) / sizeof(__m512) * sizeof(__m512));
-    buffer.bytes = buffer.at ? bytes : 0;
-  }
-  return buffer.at;
-}
-
 KERNEL static void convert_columns(const uint16_t* b, int64_t ldb, int64_t n, int64_t k, float* to) {
   for (int64_t j = 0; j < n; j++)
     for (int64_t i = 0; i < k; i += LANES) _mm512_store_ps(to + j * k + i, load_half(b + j * ldb + i));
@@ -136,10 +122,8 @@ bool puna_multiply_f16(const struct ggml_compute_params* params, int64_t m, int6
   int64_t most = COLUMN_BYTES / (k * (int64_t)sizeof(float)) / COLUMNS * COLUMNS;
   if (most < COLUMNS) most = COLUMNS;
   const int64_t passes = (n + most - 1) / most, chunks = (m + ROWS_PER_CHUNK - 1) / ROWS_PER_CHUNK;
-  // All threads must agree on the division of work, so a thread without memory cannot give up alone.
   const int64_t widest = (n + passes - 1) / passes;
-  float* memory = thread_memory((size_t)((widest + ROWS) * k) * sizeof(float));
-  if (!memory) abort();
+  float* memory = puna_thread_scratch((size_t)((widest + ROWS) * k) * sizeof(float));
   if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
   struct factors f = {.rows = memory + widest * k, .b = memory, .lda = lda, .ldc = ldc, .k = k};
   // ggml resets the chunk counter right before it passes columns at wdata, and in no other case.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "panel.h"
+#include "thread_scratch.h"
 
 enum { MANY_COLUMNS = 24 };  // columns from which packing them pays
 
@@ -15,14 +16,12 @@ struct many_columns {
   int64_t ldc;
 };
 
-// Whether matmul_many_columns.c multiplies matrices of a type.
+// Returns whether matmul_many_columns.c multiplies matrices of a type.
 HIDDEN bool puna_takes_many_columns(int type);
 // Computes this thread's share.
 HIDDEN void puna_multiply_many_columns(const struct ggml_compute_params* params, const struct many_columns* product,
                                        bool claim);
 
-// Of matmul.c: memory of this thread, which it keeps for the next products.
-HIDDEN void* puna_thread_scratch(size_t bytes);
 // Of matmul.c: how many panels a thread takes at a time. Without the counter of chunks (`claim`) it takes one share.
 HIDDEN int64_t puna_panels_per_chunk(int64_t panels, int threads, bool claim);
 
