@@ -100,8 +100,8 @@ class Settings:
     default_backend: str = ""
     """Backend of models that name none; empty: by format and preference."""
     kernels: bool | str | None = None
-    """Whether backends use CPU kernels of their own in place of their library's, or "exact": such as give its bits. The
-    options `kernels` and `exact_kernels` of backends. None: the configuration file or the backend decides."""
+    """True: backends use CPU kernels of their own instead of their library's; "exact": those with the library's bits.
+    The options `kernels` and `exact_kernels` of backends. None: the configuration file or the backend decides."""
     backend_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options that backends declare, by the backend's name: the tables [backends.NAME] of the file."""
     model_settings: ConfiguredModels = field(default_factory=ConfiguredModels)

@@ -65,7 +65,7 @@ class ModelSpec:
     memory_bytes: int = 0
     """Free memory of the machine, in bytes; 0: unknown."""
     weights_loaded: bool = False
-    """Whether a model with the same weights is loaded, so that an estimate leaves them out. Set for estimates alone."""
+    """True if a model with the same weights is loaded, so that an estimate leaves them out. Set for estimates alone."""
     constraint_limits: ConstraintLimits = ConstraintLimits()
 
 

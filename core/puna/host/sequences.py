@@ -42,7 +42,7 @@ class Sequences:
         self._turn = 0
         """Number of turns of the loop that were asked for so far."""
         self._scheduled = False
-        """Whether `_look` is about to be called."""
+        """True from the scheduling of `_look` until its call."""
         self._loop = asyncio.get_running_loop()
         self._on_ready: Callable[[], object] = lambda: None
         self._finished: asyncio.Future[None] = self._loop.create_future()

@@ -46,7 +46,7 @@ class Host:
     shared: bool = False
     """Whether one process serves all models of the backend."""
     shares_weights: bool = False
-    """Whether one process serves the models that have the same weights and differ in their adapters."""
+    """True if one process serves the models that have the same weights and differ in their adapters."""
     environment: tuple[str, ...] = ()
     """Names of further environment variables that the process inherits; a name may end with `*`."""
     memory: bool = True

@@ -37,7 +37,7 @@ class HostConnection:
 
     @property
     def shared(self) -> bool:
-        """Whether other models may have been loaded in the host before this one."""
+        """True if other models may have been loaded in the host before this one."""
         return bool(self.model_id)
 
     @property

@@ -67,7 +67,7 @@ class Replica:
     lost: bool = False
     """True once the host has died."""
     inherits: bool = False
-    """Whether it counts the weights that another model of the host had loaded, which is gone."""
+    """True if it counts the weights that another model of the host has loaded and left behind."""
 
     @property
     def slots(self) -> int:

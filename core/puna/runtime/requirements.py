@@ -47,7 +47,7 @@ class ModelRequirements:
     adapter_bytes: int = 0
     """Size of its adapters: all that a model needs which shares the weights of a loaded one."""
     alone: bool = False
-    """Whether its host serves it alone, and shares its weights with no other model."""
+    """True if its host serves it alone, so that it shares its weights with no other model."""
     verify: Verify = skip_verification
 
 

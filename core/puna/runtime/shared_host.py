@@ -48,7 +48,7 @@ class SharedHost:
 
     @property
     def usable(self) -> bool:
-        """Whether another model can be loaded in it."""
+        """True while another model can be loaded in it."""
         return not self._ended and not self._host.process.ended
 
     def join(self, model_id: str) -> HostConnection:

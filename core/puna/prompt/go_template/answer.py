@@ -16,7 +16,7 @@ class GoTemplateParser:
 
     @property
     def passes_all(self) -> bool:
-        """Whether every text is content as it is."""
+        """True if the parser passes every text on as content, unchanged."""
         return self._thinking is None and self._tools is None
 
     def thinking_markers(self) -> ThinkingMarkers | None:
