@@ -205,7 +205,7 @@ def test_an_operator_cancels(stalling, phase):
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_host_is_killed(stalling, phase):
-    """A request without an answer yet begins anew on another host, and fails if that one is killed too."""
+    """A load, or a request without an answer yet, begins anew on another host, and fails if that one is killed too."""
     expected = (grpc.StatusCode.UNAVAILABLE, "BACKEND_CRASHED")
     if phase == "load":
         expected = (grpc.StatusCode.FAILED_PRECONDITION, "LOAD_FAILED")
@@ -215,6 +215,9 @@ def test_the_host_is_killed(stalling, phase):
         killed = kill_hosts(stalling)
         if phase == "prefill":
             wait_until(lambda: set(loaded(stalling)) - killed)
+            kill_hosts(stalling)
+        elif phase == "load":
+            wait_until(lambda: set(stalling.hosts()) - killed)
             kill_hosts(stalling)
         outcomes, last = clients.ended()
         assert outcomes == [expected] * 2

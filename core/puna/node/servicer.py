@@ -22,8 +22,8 @@ from puna.node.lease import Lease, LeaseHeldError, LeaseHolder, NodeHost
 from puna.node.receiver import Receiver, TransferBrokenError
 from puna.plugins import Registry
 from puna.runtime import memory, model_folders
-from puna.runtime.errors import HostFailedError
-from puna.runtime.host_process import HostProcess
+from puna.runtime.errors import HostFailedError, HostKilledError
+from puna.runtime.host_process import KILLED, HostProcess
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,9 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
         except BackendNotFoundError as error:
             await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
         except HostFailedError as error:
+            if isinstance(error, HostKilledError):
+                ended = wire.HostEnded(status=KILLED, explanation=str(error))
+                await context.write(wire.StartHostResponse(ended=ended))
             await context.abort(grpc.StatusCode.ABORTED, str(error))
         host, host_id = NodeHost(process, socket), secrets.token_hex(8)
         try:

@@ -7,6 +7,14 @@ class HostFailedError(LoadFailedError):
     """The host died, or gave no sign of life, while it loaded the model."""
 
 
+class HostKilledError(HostFailedError):
+    """The host was killed from outside while it started or loaded the model, most often for lack of memory.
+
+    That says little of the model, so the load is worth another attempt. A host that ends by itself, or by a signal that
+    its own code has caused, would most likely do the same again.
+    """
+
+
 class RoomTakenError(LoadFailedError):
     """Pinned models leave no room for the model. The text names none of them, since the caller may not know them."""
 

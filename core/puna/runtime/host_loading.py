@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import Final
 
 import grpc
 import grpc.aio
@@ -27,13 +28,16 @@ from puna.runtime.heartbeat import NO_TIMEOUTS, HangTimeouts
 from puna.runtime.host_answers import check_facts
 from puna.runtime.host_connection import EXIT_SECONDS, HostConnection, connected
 from puna.runtime.host_model import HostModel
-from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, terminated
+from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, end_of
 from puna.runtime.host_resources import base_of, resources_of
 from puna.runtime.host_rpc import agree_on_version, error_of
 from puna.runtime.launcher import HostRequirements, Launcher, OnTransfer
 from puna.runtime.shared_host import SharedHost, weights_of
 
 log = logging.getLogger(__name__)
+
+ENDED_SECONDS: Final = 0.25
+"""How much later than an error a node may tell that the host has ended."""
 
 
 class HostLoader:
@@ -66,8 +70,8 @@ class HostLoader:
         `alone` keeps the weights in a host of their own, although the backend could share them with other models.
         `on_transfer` is called while files are brought to another machine, `report` with the fractions that follow, and
         `on_death` is called if the host dies after the load, or hangs and is killed. Raises OutOfMemoryError if there
-        is no room, HostFailedError if the host dies or makes no progress for `stall_seconds`, and LoadFailedError if
-        its backend refuses or speaks another version of the contract.
+        is no room, HostKilledError if the host is killed, HostFailedError if it ends otherwise or makes no progress for
+        `stall_seconds`, and LoadFailedError if its backend refuses or speaks another version of the contract.
         """
         # Whatever fails or is cancelled below undoes the steps before it, in reverse order.
         async with AsyncExitStack() as undo:
@@ -120,7 +124,15 @@ class HostLoader:
         """Bring a model's files to the machine of its host. The host is released if that fails."""
         async with AsyncExitStack() as undo:
             undo.push_async_callback(host.release)
-            found = await localize(host, spec, on_transfer, stall_seconds)
+            try:
+                found = await localize(host, spec, on_transfer, stall_seconds)
+            except NodeFullError:
+                raise
+            except NodeError:
+                # A node refuses the files of a host that has ended.
+                if not await host.process.died(within=ENDED_SECONDS) or host.process.unreachable:
+                    raise
+                raise end_of(host.process) from None
             undo.pop_all()
         return found
 
@@ -240,7 +252,7 @@ async def _load(
             process.log_last_output()
             if process.unreachable:
                 raise NodeLostError(f"unable to load model: {process.explain()}") from None
-            raise HostFailedError(terminated(process.explain())) from None
+            raise end_of(process) from None
         kind = OutOfMemoryError if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else LoadFailedError
         raise kind(f"unable to load model: {error_of(error)}") from None
     if facts is None:

@@ -21,7 +21,8 @@ from puna.plugins.installed import holding
 from puna.process import child_environment, package_path
 from puna.process import exit as process_exit
 from puna.request_log import without_request
-from puna.runtime.errors import HostFailedError
+from puna.runtime.errors import HostFailedError, HostKilledError
+from puna.runtime.launcher import RunningHost
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ WARNING = f"{WARNING_LEVEL}puna"
 
 MESSAGES = tuple(each.encode() for each in (READY, PROGRESS, ERROR, WARNING))
 """The beginnings of lines that mean something to the core."""
+
+KILLED = signal.SIGKILL.name
+"""The status of a process that was killed. No process ends so by what its own code does."""
 
 CAUSES = {
     signal.SIGKILL: "killed, probably out of memory",
@@ -228,7 +232,7 @@ class HostProcess:
         if not self._ready.done():
             # Both may happen in one turn of the loop: the timeout, and the end of the process, whose cause says more.
             if await self.died(within=0.1):
-                raise HostFailedError(terminated(self.explain()))
+                raise end_of(self)
             raise HostFailedError("timed out waiting for llama-server to start")
 
     async def _read(self, stream: asyncio.StreamReader | None) -> None:
@@ -320,6 +324,11 @@ def cause(returncode: int | None) -> str:
     except ValueError:
         return f"signal {-returncode}"
     return f"{number.name} ({CAUSES[number]})" if number in CAUSES else number.name
+
+
+def end_of(host: RunningHost) -> HostFailedError:
+    """Return the error of a load during which the process of the host has ended by itself or was killed."""
+    return (HostKilledError if host.status == KILLED else HostFailedError)(terminated(host.explain()))
 
 
 def terminated(detail: str) -> str:

@@ -16,7 +16,7 @@ from puna.limits import Limits
 from puna.plugins import Manifest, Plugin, Registry
 from puna.runtime import backend_options, model_folders
 from puna.runtime.back_off import LoadBackOff, attempt_of
-from puna.runtime.errors import HostFailedError, NodeError
+from puna.runtime.errors import HostFailedError, HostKilledError, NodeError
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.host_connection import HostConnection
 from puna.runtime.host_loading import HostLoader, localize
@@ -252,13 +252,26 @@ class ModelLauncher:
     ) -> Launched:
         """Load a model. If that fails, read its files completely, which takes long, before the backend is blamed."""
         try:
-            return await self._launched(backend, requirements, on_progress, on_death)
+            return await self._launched_or_again(backend, requirements, on_progress, on_death)
         # The files are not to blame for a lack of memory or of a machine, so they are not read.
         except (OutOfMemoryError, NodeError):
             raise
         except (LoadFailedError, BackendCrashedError):
             await stoppable(lambda stopped: requirements.verify(thorough=True, stopped=stopped))
             raise
+
+    async def _launched_or_again(
+        self, backend: Plugin, requirements: ModelRequirements, on_progress: OnProgress, on_death: Callable[[], None]
+    ) -> Launched:
+        """Load a model, and do so once more if its host is killed meanwhile.
+
+        A second kill is an error, since a model for which there is no memory would have its hosts killed for ever.
+        """
+        try:
+            return await self._launched(backend, requirements, on_progress, on_death)
+        except HostKilledError as error:
+            log.warning("%s: %s; the model is loaded once more", requirements.name, error)
+        return await self._launched(backend, requirements, on_progress, on_death)
 
     async def _launched(
         self, backend: Plugin, requirements: ModelRequirements, on_progress: OnProgress, on_death: Callable[[], None]

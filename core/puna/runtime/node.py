@@ -32,9 +32,10 @@ from puna.errors import LoadFailedError
 from puna.host.channel import OPTIONS
 from puna.host.stream import Frames
 from puna.request_log import without_request
-from puna.runtime.errors import HostFailedError, NodeError, NodeFullError, NodeLostError
+from puna.runtime.errors import HostFailedError, HostKilledError, NodeError, NodeFullError, NodeLostError
 from puna.runtime.file_sender import FileSender
 from puna.runtime.heartbeat import answered
+from puna.runtime.host_process import KILLED
 from puna.runtime.launcher import Endpoint, HostRequirements, NodeState, NodeStatus, OnTransfer
 from puna.runtime.node_files import files_of, localized
 from puna.runtime.remote_host import RemoteHost
@@ -216,9 +217,12 @@ class Node:
                     if event.HasField("started"):
                         host.started(event.started.process_id)
                         return event.started.host_id
+                    host.take(event)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
                     raise _LeaseUnknownError(f"{self.address}: {error.details()}") from error
+                if error.code() is grpc.StatusCode.ABORTED and host.status == KILLED:
+                    raise HostKilledError(f"{error.details()} (on {self.address})") from None
                 raise
         raise NodeError(f"{self.address} has not started the host")
 

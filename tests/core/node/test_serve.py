@@ -13,8 +13,9 @@ import pytest
 from puna.backend import InvalidRequestError, SequenceRequest, TextDelta
 from puna.errors import BackendCrashedError, LoadFailedError
 from puna.events import NodeLost, subscribe
+from puna.node.fetching import Fetch
 from puna.process import cluster_certificates as certificates
-from puna.runtime.errors import HostFailedError, NodeError, NodeLostError
+from puna.runtime.errors import HostFailedError, HostKilledError, NodeError, NodeLostError
 from puna.runtime.heartbeat import HangTimeouts
 from puna.runtime.launcher import NodeState
 
@@ -109,7 +110,33 @@ async def test_a_load_that_is_refused_or_crashes_is_told(run_node, make_node, lo
         await load_on(node, load="refuse")
     with pytest.raises(HostFailedError, match="has terminated"):
         await load_on(node, load="crash")
+    with pytest.raises(HostKilledError, match=r"SIGKILL.*\(on 127.0.0.1:\d+\)"):
+        await load_on(node, load="kill")
     assert node.hosts == 0
+
+
+async def test_a_host_that_is_killed_before_it_listens_is_told(run_node, make_node, load_on, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    node = make_node((await run_node()).address)
+    with pytest.raises(HostKilledError, match=r"SIGKILL.*\(on 127.0.0.1:\d+\)"):
+        await load_on(node)
+    assert node.hosts == 0
+
+
+async def test_a_host_that_is_killed_while_its_files_are_fetched_is_told(run_node, make_node, load_on, monkeypatch):
+    running = await run_node()
+    fetch = Fetch.run
+
+    async def kill(self, files):
+        for pid in await processes(running):
+            os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(60)
+        await fetch(self, files)
+
+    monkeypatch.setattr(Fetch, "run", kill)
+    with pytest.raises(HostKilledError, match="SIGKILL"):
+        await load_on(make_node(running.address))
 
 
 async def test_a_given_up_load_ends_the_host(run_node, make_node, load_on):

@@ -22,7 +22,7 @@ from puna.limits import Limits
 from puna.model_settings import ConfiguredModels, ModelSettings
 from puna.plugins import Registry
 from puna.runtime.admission import NEAR_WAITERS
-from puna.runtime.errors import HostFailedError
+from puna.runtime.errors import HostFailedError, HostKilledError
 from puna.runtime.keep_alive import LONGEST_NS, MAX_CALLS
 from puna.runtime.requirements import LeaseKind, Loading, Queued
 
@@ -390,9 +390,33 @@ async def test_those_who_wait_for_the_same_load_share_its_error(make_pool, want,
     pool = await make_pool()
     tasks = [started(pool, want(load="stall")) for _ in range(5)]
     await journal.until("loading")
-    os.kill(int(journal.lines()[0].split()[1]), signal.SIGKILL)
+    os.kill(int(journal.lines()[0].split()[1]), signal.SIGSEGV)
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(answer) for answer in answers] == 5 * [HostFailedError]
+    assert journal.lines().count("loading") == 1
+
+
+async def test_a_host_that_is_killed_while_it_loads_is_replaced_once(make_pool, want, journal, caplog):
+    pool = await make_pool()
+    await use(pool, want(load="kill once"))
+    assert journal.lines().count("loading") == 2
+    assert "m:latest: llama-server process has terminated: SIGKILL" in caplog.text
+    assert "the model is loaded once more" in caplog.text
+    with pytest.raises(HostKilledError, match="SIGKILL"):
+        await use(pool, want("other", load="kill"))
+    assert journal.lines().count("loading") == 4
+    # One request has failed, so the next one is not told to wait.
+    with pytest.raises(HostKilledError):
+        await use(pool, want("other", load="kill"))
+    assert journal.lines().count("loading") == 6
+
+
+@pytest.mark.parametrize("how", ["crash", "exit"])
+async def test_a_host_that_ends_by_itself_while_it_loads_is_not_replaced(make_pool, want, journal, how):
+    """It would end again, after another long load perhaps."""
+    pool = await make_pool()
+    with pytest.raises(HostFailedError):
+        await use(pool, want(load=how))
     assert journal.lines().count("loading") == 1
 
 

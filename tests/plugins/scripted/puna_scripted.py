@@ -14,7 +14,8 @@ Prompts: words that are given back one piece each, with commands among them:
     @unended      end without a Finish
     @metadata     the metadata of the request, as JSON
 
-Options: load = "refuse", "memory", "memory above 4096", "raise", "exit", "crash", "slow", "stall", "chatter";
+Options: load = "refuse", "memory", "memory above 4096", "raise", "exit", "crash", "kill", "kill once", "slow", "stall",
+"chatter";
 size_bytes; journal = a file that hears what happens. An adapter called @X does what load = X does.
 """
 
@@ -71,6 +72,10 @@ class Scripted(LoadedModel):
         if "journal" in self._options:
             with Path(str(self._options["journal"])).open("a") as file:
                 file.write(f"{line}\n")
+
+    def loads(self) -> int:
+        """Number of loads in the journal."""
+        return Path(str(self._options["journal"])).read_text().splitlines().count("loading")
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         self.note("start")
@@ -188,6 +193,10 @@ class ScriptedBackend(Backend):
                 os._exit(3)
             case "crash":
                 os.kill(os.getpid(), signal.SIGILL)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "kill once" if model.loads() == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
             case "slow":
                 for step in range(10):
                     report(step / 10)

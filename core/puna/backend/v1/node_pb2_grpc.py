@@ -106,7 +106,8 @@ class NodeServiceServicer(object):
 
     def StartHost(self, request, context):
         """Starts a host. The first message has `started`, the last one has `ended`. The host ends with the call, so a core that
-        is gone leaves no host. NOT_FOUND: the node has no such backend; ABORTED: the host did not start.
+        is gone leaves no host. NOT_FOUND: the node has no such backend; ABORTED: the host did not start. If it was killed
+        before it listened, a message with `ended` comes before ABORTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,7 +51,8 @@ class NodeServiceStub:
     """Gives the lease back. Its hosts end."""
     StartHost: _grpc.UnaryStreamMultiCallable[_node_pb2.StartHostRequest, _node_pb2.StartHostResponse]
     """Starts a host. The first message has `started`, the last one has `ended`. The host ends with the call, so a core that
-    is gone leaves no host. NOT_FOUND: the node has no such backend; ABORTED: the host did not start.
+    is gone leaves no host. NOT_FOUND: the node has no such backend; ABORTED: the host did not start. If it was killed
+    before it listened, a message with `ended` comes before ABORTED.
     """
     StopHost: _grpc.UnaryUnaryMultiCallable[_node_pb2.StopHostRequest, _node_pb2.StopHostResponse]
     """Ends a host, and waits for its end."""
@@ -88,7 +89,8 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """Gives the lease back. Its hosts end."""
     StartHost: _aio.UnaryStreamMultiCallable[_node_pb2.StartHostRequest, _node_pb2.StartHostResponse]  # type: ignore[assignment]
     """Starts a host. The first message has `started`, the last one has `ended`. The host ends with the call, so a core that
-    is gone leaves no host. NOT_FOUND: the node has no such backend; ABORTED: the host did not start.
+    is gone leaves no host. NOT_FOUND: the node has no such backend; ABORTED: the host did not start. If it was killed
+    before it listened, a message with `ended` comes before ABORTED.
     """
     StopHost: _aio.UnaryUnaryMultiCallable[_node_pb2.StopHostRequest, _node_pb2.StopHostResponse]  # type: ignore[assignment]
     """Ends a host, and waits for its end."""
@@ -140,7 +142,8 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_node_pb2.StartHostResponse], _abc.AsyncIterator[_node_pb2.StartHostResponse]]:
         """Starts a host. The first message has `started`, the last one has `ended`. The host ends with the call, so a core that
-        is gone leaves no host. NOT_FOUND: the node has no such backend; ABORTED: the host did not start.
+        is gone leaves no host. NOT_FOUND: the node has no such backend; ABORTED: the host did not start. If it was killed
+        before it listened, a message with `ended` comes before ABORTED.
         """
 
     @_abc_1.abstractmethod
