@@ -5,6 +5,7 @@ process, so the log is a singleton. A model may be loaded while another one of t
 the lines that llama.cpp has logged on it.
 """
 
+import atexit
 import ctypes
 import logging
 import re
@@ -47,15 +48,29 @@ class NativeLog:
     """
 
     def __init__(self) -> None:
-        """Take over llama.cpp's log callback."""
+        """Take over llama.cpp's log callback until the interpreter exits."""
         self._kept = _Kept()
+        self._setters: list[Callable[[Any, ctypes.c_void_p], None]] = []
         # llama.cpp holds a bare pointer, so the callback must stay referenced.
         self._callback = lib.llama_log_callback(self._on_message)
         self.attach(lib.llama_log_set)
+        atexit.register(self._detach)
 
     def attach(self, log_set: Callable[[Any, ctypes.c_void_p], None]) -> None:
         """Set this log as the callback of another part of llama.cpp that has its own setter, such as mtmd."""
         log_set(self._callback, ctypes.c_void_p(0))
+        if log_set not in self._setters:
+            self._setters.append(log_set)
+
+    def _detach(self) -> None:
+        """Have llama.cpp drop its messages.
+
+        A context that is freed while the interpreter takes its modules apart still logs, and so may a thread that
+        decodes. C's `abs` serves as the callback: it ignores all but its first argument, and needs no interpreter.
+        """
+        address = ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p).value
+        for log_set in self._setters:
+            log_set(lib.llama_log_callback(address or 0), ctypes.c_void_p(0))
 
     def _on_message(self, level: int, text: bytes, _data: object) -> None:
         kept = self._kept

@@ -1,11 +1,35 @@
 import logging
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from puna_llama_cpp.binding.native_log import captured_log
 
 DEBUG, WARNING, ERROR = 1, 3, 4
+MODELS = Path(__file__).parents[3] / "models"
+EXIT = """
+import asyncio, builtins, logging, sys
+from puna.backend import ModelSpec
+from puna_llama_cpp import LlamaCppBackend
+
+class Held:
+    def __init__(self, model, free):
+        self.model, self.free = model, free
+
+    def __del__(self):
+        self.free(self.model._context.pointer)
+
+spec = ModelSpec(path=sys.argv[1], projector_paths=(sys.argv[2],), threads=1)
+model = asyncio.run(LlamaCppBackend().load(spec, lambda done: None))
+logging.held = Held(model, sys.modules["llama_cpp.llama_cpp"].llama_free)
+# Python clears the names of a module that something still holds.
+import puna_llama_cpp.binding.native_log as kept
+builtins.kept = kept
+"""
+"""A program that leaves a model open, whose context is freed when the modules are cleared already."""
 
 
 @pytest.fixture
@@ -61,3 +85,9 @@ def test_buffers_are_counted_by_where_they_are(log):
     )
     assert log.buffer_bytes() == (158 << 20, 50 << 20)
     assert log.cache_bytes() == 8 << 20
+
+
+def test_a_program_that_ends_with_an_open_model_prints_nothing():
+    paths = [str(MODELS / f"{name}.gguf") for name in ("chatter", "chatter-eye")]
+    ended = subprocess.run([sys.executable, "-c", EXIT, *paths], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
