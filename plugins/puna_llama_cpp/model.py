@@ -42,6 +42,7 @@ class LlamaModel(LoadedModel):
         """Take ownership of the weights and the context."""
         self._weights, self._context, self._facts = weights, context, facts
         self._vocabulary = weights.vocabulary
+        self._closing = threading.Lock()
 
     @property
     def facts(self) -> ModelFacts:
@@ -74,14 +75,16 @@ class LlamaModel(LoadedModel):
         raise NotImplementedError
 
     async def aclose(self) -> None:
-        """Stop the threads, then free the context and the weights."""
+        """Stop the threads, then free the context and the weights. A second call does nothing."""
         # In a thread, since it waits for the running batch, for images that are being encoded, and for other models.
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        self._close_engine()
-        self._context.close()
-        self._weights.close()
+        # A second call waits until the first has freed everything.
+        with self._closing:
+            self._close_engine()
+            self._context.close()
+            self._weights.close()
 
 
 class GenerativeModel(LlamaModel):

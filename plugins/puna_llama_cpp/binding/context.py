@@ -148,8 +148,10 @@ class Context:
         weights.apply_adapters(pointer)
 
     def close(self) -> None:
-        """Free the context."""
-        lib.llama_free(self.pointer)
+        """Free the context. A second call does nothing."""
+        pointer, self.pointer = self.pointer, None
+        if pointer is not None:
+            lib.llama_free(pointer)
 
     def set_abort(self, wanted: bool) -> None:
         """Set or clear the flag that makes the running evaluation, or the next one, end early."""

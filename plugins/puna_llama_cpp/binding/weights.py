@@ -73,6 +73,7 @@ class Weights:
                     _shared[self._key] = tensors
             self._tensors = tensors
             self._adapters: list[Any] = []
+            self._closed = False
             try:
                 self._open(spec, allocate=allocate)
             except BaseException:
@@ -173,8 +174,14 @@ class Weights:
         return bool(self.metadata(f"{prefix}.pooling_type")) or self.metadata(f"{prefix}.attention.causal") == "false"
 
     def close(self) -> None:
-        """Free the adapters, and the tensors if no other model uses them. Blocks while another model computes."""
+        """Free the adapters, and the tensors if no other model uses them. A second call does nothing.
+
+        Blocks while another model computes.
+        """
         with LOADING:
+            if self._closed:
+                return
+            self._closed = True
             self._tensors.users -= 1
             if self._tensors.users:
                 with TURNS:

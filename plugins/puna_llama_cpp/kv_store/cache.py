@@ -317,9 +317,14 @@ class DiskCache:
     # ---- unloading ---------------------------------------------------------------------------------------------------
 
     def close(self, contents: Sequence[SlotContent]) -> None:
-        """Save what is left, as far as the time allows, and end the threads. The decode thread must have ended."""
+        """Save what is left, as far as the time allows, and end the threads. The decode thread must have ended.
+
+        A second call does nothing: the context from which a sequence would be saved may be freed.
+        """
         deadline = time.monotonic() + _CLOSE_SECONDS
         with self._changed:
+            if self._deadline is not None:
+                return
             self._deadline = deadline
             self._changed.notify()
         self._reader.shutdown(wait=False)

@@ -143,5 +143,7 @@ class SamplerChain:
         lib.llama_sampler_accept(self._chain, token)
 
     def close(self) -> None:
-        """Free the samplers."""
-        lib.llama_sampler_free(self._chain)
+        """Free the samplers. A second call does nothing."""
+        chain, self._chain = self._chain, None
+        if chain is not None:
+            lib.llama_sampler_free(chain)

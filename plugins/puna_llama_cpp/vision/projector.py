@@ -98,8 +98,10 @@ class Projector:
         self._cache = EmbeddingCache()
 
     def close(self) -> None:
-        """Free the projector."""
-        mtmd.mtmd_free(self._pointer)
+        """Free the projector. A second call does nothing."""
+        pointer, self._pointer = self._pointer, None
+        if pointer is not None:
+            mtmd.mtmd_free(pointer)
 
     def encode(
         self, text: str, media: tuple[bytes, ...], salt: str, context: Context, is_cancelled: Callable[[], bool]
