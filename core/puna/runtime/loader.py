@@ -1,17 +1,18 @@
 """Making room for a model and loading it: the scheduler's ModelProvider.
 
-Theory. `provide` repeats one decision until a usable model is there, since everything may have changed after each wait.
-In this order: a loaded instance that does not meet the requirements is evicted; models that the configuration excludes
-beside this one are evicted; a model that takes no memory here is loaded at once; memory that is being freed is waited
-for; a model is evicted when there are too many; an idle model is evicted when the file would take too large a part of
-the free memory; then the model is loaded. Whenever the loader must wait for the requests of others, it gives up the
-load turn meanwhile. A pinned model is evicted for itself alone, when a request needs it loaded in another way.
+Theory. `_obstacle` names the one model that must go before another can be loaded. In this order: a loaded instance that
+does not meet the requirements; models that the configuration excludes beside this one; none more for a model that takes
+no memory here; a model when there are too many; an idle model when the file would take too large a part of the free
+memory. `provide` asks again after each eviction, since everything may have changed meanwhile, and waits for memory that
+is being freed before it evicts a model for memory or for its place. `evictions` asks the same for what would be left.
+Whenever the loader must wait for the requests of others, it gives up the load turn meanwhile. A pinned model is evicted
+for itself alone, when a request needs it loaded in another way.
 """
 
 import logging
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from puna import events
 from puna.errors import OutOfMemoryError, PunaError
@@ -23,6 +24,7 @@ from puna.runtime.keep_alive import PooledModel, eviction_candidate, places
 from puna.runtime.launch import Launched, ModelLauncher
 from puna.runtime.loaded_models import LoadedModels
 from puna.runtime.memory import MAX_FILE_SHARE
+from puna.runtime.obstacles import Cause, Evictions, Obstacle
 from puna.runtime.reload import difference
 from puna.runtime.replica_scaling import ReplicaScaler
 from puna.runtime.replicas import Replica, Replicas
@@ -36,20 +38,6 @@ DEFAULT_MAX_LOADED = 3
 """Models that are loaded at once on each machine if no setting says otherwise."""
 SMALLER_CONTEXTS = (32768, 4096)
 """Context lengths to try when there is no room for the default one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evictions:
-    """The models that a load would evict."""
-
-    models: tuple[PooledModel, ...]
-    """The models in the order of their evictions."""
-    freed: tuple[PooledModel, ...]
-    """The models whose memory the load would find free: those, or the model itself if it need not be loaded anew."""
-    blocked: bool = False
-    """Whether pinned models leave no place, however much memory is free."""
-    weights_loaded: bool = False
-    """True if the load would find its weights in memory, as those of another model."""
 
 
 class Loader:
@@ -90,38 +78,69 @@ class Loader:
     async def provide(self, requirements: ModelRequirements, job: LoadJob[PooledModel]) -> PooledModel:
         """Return a model that meets the requirements, after making room and loading as needed."""
         while (pooled := self.usable(requirements)) is None:
-            # `usable` has refused this instance, so it must go before another one of the same key can be loaded.
-            if (stale := self._models.get(requirements.key)) is not None:
-                await self._evict_and_wait(stale, job)
-            elif rival := self._rival(requirements.key, {requirements.name}):
-                if rival.pinned:
-                    raise RoomTakenError(f"unable to load model: {requirements.name} excludes a model that is pinned")
-                log.info("%s excludes %s", requirements.name, rival.requirements.name)
-                await self._evict_and_wait(rival, job, requirements.name)
-            # A model at an upstream needs no room here.
-            elif not self._launcher.takes_memory(requirements):
-                return self._evict_rivals(await self._load(requirements, job))
-            # Memory that has become free may change each of the decisions below.
-            elif await self._models.wait_for_memory():
+            obstacle = self._obstacle(requirements, self._models.all())
+            cause = obstacle.cause if obstacle is not None else None
+            # Memory that has become free may change what is decided for memory and places.
+            if (
+                cause not in (Cause.OUTDATED, Cause.EXCLUDED)
+                # A model at an upstream needs no room here.
+                and self._launcher.takes_memory(requirements)
+                and await self._models.wait_for_memory()
+            ):
                 continue
-            elif not self._finds_weights(requirements) and places(self._models.in_memory()) >= self._most:
-                await self._make_room(requirements.name, job)
-            elif (idle := self._models.idle()) and self._lacks_memory(requirements):
-                candidate = eviction_candidate(idle)
-                log.info("%s needs the place of %s", requirements.name, candidate.requirements.name)
-                await self._evict_and_wait(candidate, job, requirements.name)
-            else:
-                pooled = await self._load(requirements, job)
+            if obstacle is not None:
+                await self._clear(obstacle, requirements.name, job)
+                continue
+            pooled = await self._load(requirements, job)
+            if pooled.takes_memory:
                 # Another load may have finished meanwhile, if this one lost the load turn by its silence.
                 self._models.evict_excess(pooled, self._most)
-                return self._evict_rivals(pooled)
+            return self._evict_rivals(pooled)
         return pooled
 
-    def _rival(self, key: str, names: Iterable[str]) -> PooledModel | None:
-        """Return a loaded model that the configuration excludes beside the model of this key; None if there is none."""
+    def _obstacle(
+        self, requirements: ModelRequirements, models: Sequence[PooledModel], gone: Sequence[PooledModel] = ()
+    ) -> Obstacle | None:
+        """Return what must be evicted first to load a model beside these; None: nothing.
+
+        `gone`: models that are loaded now and that count as evicted.
+        """
+        own = next((each for each in models if each.requirements.key == requirements.key), None)
+        if own is not None:
+            return Obstacle(Cause.OUTDATED, own)
         excluded = self._settings.model_settings.exclude
-        others = (each for each in self._models.all() if each.requirements.key != key)
-        return next((each for each in others if excluded(names, each.names)), None)
+        if rival := next((each for each in models if excluded({requirements.name}, each.names)), None):
+            return Obstacle(Cause.EXCLUDED, rival)
+        if not self._launcher.takes_memory(requirements):
+            return None
+        in_memory = [each for each in models if each.takes_memory]
+        evictable = [each for each in in_memory if not each.pinned]
+        if not self._finds_weights(requirements, models) and places(in_memory) >= self._most:
+            return Obstacle(Cause.PLACES, eviction_candidate(evictable) if evictable else None)
+        # Busy models are never evicted for memory.
+        idle = [each for each in evictable if not each.lease_count]
+        if idle and self._lacks_memory(requirements, models, gone):
+            return Obstacle(Cause.MEMORY, eviction_candidate(idle))
+        return None
+
+    async def _clear(self, obstacle: Obstacle, name: str, job: LoadJob[PooledModel]) -> None:
+        """Evict the model that stands in the way of the named one. Raises RoomTakenError if it may not go."""
+        model = obstacle.model
+        if model is None:
+            text = f"pinned models take all {self._most} places; OLLAMA_MAX_LOADED_MODELS sets how many there are"
+            raise RoomTakenError(f"unable to load model: {text}")
+        if obstacle.blocks:
+            raise RoomTakenError(f"unable to load model: {name} excludes a model that is pinned")
+        if obstacle.cause is Cause.PLACES:
+            self._models.evict(model, name)
+            # Any model that becomes idle or is removed may leave a place.
+            if model.lease_count:
+                await job.wait_without_turn(self._models.next_change())
+            return
+        if obstacle.cause is not Cause.OUTDATED:
+            verb = "excludes" if obstacle.cause is Cause.EXCLUDED else "needs the place of"
+            log.info("%s %s %s", name, verb, model.requirements.name)
+        await self._evict_and_wait(model, job, "" if obstacle.cause is Cause.OUTDATED else name)
 
     def _evict_rivals(self, pooled: PooledModel) -> PooledModel:
         """Evict the models that were loaded meanwhile although the configuration excludes them beside this one."""
@@ -131,16 +150,18 @@ class Loader:
                 self._models.evict(each, pooled.requirements.name)
         return pooled
 
-    def _lacks_memory(self, requirements: ModelRequirements) -> bool:
-        """Return whether the file takes too large a part of the free memory, or the host has no place.
+    def _lacks_memory(
+        self, requirements: ModelRequirements, models: Sequence[PooledModel], gone: Sequence[PooledModel] = ()
+    ) -> bool:
+        """Return whether a load beside these models takes too much of the free memory, or its host has no place.
 
-        Busy models are never evicted for that.
+        The launcher does not tell whether the host would have a place once others have ended.
         """
-        if self._finds_weights(requirements):
-            return _too_large(requirements.adapter_bytes, self._launcher.free_bytes())
-        return _too_large(requirements.file_bytes, self._launcher.free_bytes()) or not self._launcher.has_room(
-            requirements
-        )
+        free = self._launcher.free_bytes()
+        free = free and free + sum(each.size_bytes for each in gone)
+        if self._finds_weights(requirements, models):
+            return _too_large(requirements.adapter_bytes, free)
+        return _too_large(requirements.file_bytes, free) or not (gone or self._launcher.has_room(requirements))
 
     def _weights(self, requirements: ModelRequirements) -> str:
         """Return what identifies the weights that a model may share; empty if it shares none."""
@@ -150,46 +171,25 @@ class Loader:
         """Return requirements that say whether the model has a host alone: one with replicas does."""
         return replace(requirements, alone=requirements.alone or self._replica_count(requirements.name).most > 1)
 
-    def _finds_weights(self, requirements: ModelRequirements, among: Iterable[PooledModel] | None = None) -> bool:
-        """Return whether a load would find its weights in memory: those of one of the models, by default of all."""
+    def _finds_weights(self, requirements: ModelRequirements, models: Iterable[PooledModel]) -> bool:
+        """Return whether a load would find its weights in memory: those of one of these models."""
         weights = self._weights(requirements)
-        models = self._models.all() if among is None else among
         return bool(weights) and any(each.weights == weights for each in models)
 
     def evictions(self, requirements: ModelRequirements) -> Evictions:
         """Return what `provide` would evict now. Changes nothing."""
+        left, evicted = self._models.all(), list[PooledModel]()
         own = self._models.get(requirements.key)
         if own is not None and not difference(own.requirements, own.backend, own.model.facts, requirements):
-            others = [each for each in self._models.all() if each is not own]
-            return Evictions((), (own,), weights_loaded=self._finds_weights(requirements, others))
-        excluded = self._settings.model_settings.exclude
-        evicted = [] if own is None else [own]
-        others = [each for each in self._models.all() if each is not own]
-        rivals = [each for each in others if excluded({requirements.name}, each.names)]
-        evicted += [each for each in rivals if not each.pinned]
-        left = [each for each in others if each.takes_memory and each not in evicted]
-        blocked = any(each.pinned for each in rivals)
-        if self._launcher.takes_memory(requirements):
-
-            def is_full() -> bool:
-                return not self._finds_weights(requirements, left) and places(left) >= self._most
-
-            while is_full() and (candidates := [each for each in left if not each.pinned]):
-                evicted.append(eviction_candidate(candidates))
-                left.remove(evicted[-1])
-            blocked = blocked or is_full()
-            free = self._launcher.free_bytes() + sum(each.size_bytes for each in evicted)
-            needed = requirements.file_bytes
-            if self._finds_weights(requirements, left):
-                needed = requirements.adapter_bytes
-            while _too_large(needed, free) and (
-                idle := [each for each in left if not (each.lease_count or each.pinned)]
-            ):
-                evicted.append(eviction_candidate(idle))
-                left.remove(evicted[-1])
-                free += evicted[-1].size_bytes
+            left.remove(own)
+            return Evictions((), (own,), weights_loaded=self._finds_weights(requirements, left))
+        while obstacle := self._obstacle(requirements, left, evicted):
+            if obstacle.model is None or obstacle.blocks:
+                break
+            evicted.append(obstacle.model)
+            left.remove(obstacle.model)
         found = self._finds_weights(requirements, left)
-        return Evictions(tuple(evicted), tuple(evicted), blocked=blocked, weights_loaded=found)
+        return Evictions(tuple(evicted), tuple(evicted), blocked=obstacle is not None, weights_loaded=found)
 
     @staticmethod
     def entry(pooled: PooledModel) -> LoadedEntry:
@@ -203,17 +203,6 @@ class Loader:
     @property
     def _most(self) -> int:
         return self._settings.max_loaded_models or DEFAULT_MAX_LOADED * self._launcher.machines
-
-    async def _make_room(self, room_for: str, job: LoadJob[PooledModel]) -> None:
-        """Evict a model for another one. If it is busy, wait until any model becomes idle or is removed."""
-        candidates = self._models.evictable()
-        if not candidates:
-            text = f"pinned models take all {self._most} places; OLLAMA_MAX_LOADED_MODELS sets how many there are"
-            raise RoomTakenError(f"unable to load model: {text}")
-        candidate = eviction_candidate(candidates)
-        self._models.evict(candidate, room_for)
-        if candidate.lease_count:
-            await job.wait_without_turn(self._models.next_change())
 
     async def _evict_and_wait(self, pooled: PooledModel, job: LoadJob[PooledModel], room_for: str = "") -> None:
         """Evict a model and wait until it is removed. Other jobs have the load turn while it is busy.
@@ -332,7 +321,7 @@ class Loader:
                 self._lost(pooled, found)
 
         # A further replica takes no room from other models.
-        if self._launcher.takes_memory(requirements) and self._lacks_memory(requirements):
+        if self._launcher.takes_memory(requirements) and self._lacks_memory(requirements, self._models.all()):
             raise RoomTakenError("there is not enough free memory")
         launched = await self._launcher.launch(requirements, lambda _: None, on_death=died)
         found = _replica(launched, requirements)

@@ -174,6 +174,46 @@ async def test_a_cluster_without_a_place_evicts_idle_models_until_there_is_one(m
     loader.release(busy, LeaseKind.SEQUENCE)
 
 
+async def test_what_would_be_evicted_is_what_is_evicted(models, heard):
+    launcher = Launcher()
+    loader = Loader(models, launcher, configured(PINNED, most=3, large=["b", "large"], rich=["pinned", "rich"]))
+
+    async def evicts(requirements):
+        """Check the forecast of a load, and return the names of the models that it evicts."""
+        told = loader.evictions(requirements)
+        heard.clear()
+        try:
+            await loader.provide(requirements, Job())
+        except RoomTakenError:
+            assert told.blocked
+        else:
+            assert not told.blocked
+        found = [each.model for each in heard]
+        assert [each.requirements.name for each in told.models] == found
+        return found
+
+    for number, name in enumerate("abc"):
+        (await loader.provide(need(name), Job())).keep_alive = number
+    assert await evicts(need("a", context=4096)) == ["a"]
+    assert await evicts(need("large")) == ["b"]
+    models.get("c").keep_alive = 1
+    assert await evicts(need("d")) == ["c"]
+    # It does not fit beside any idle model, and one is busy.
+    busy = models.get("a")
+    loader.acquire(busy, LeaseKind.SEQUENCE)
+    launcher.free = 100
+    assert await evicts(need("e", file_bytes=95)) == ["d", "large"]
+    loader.release(busy, LeaseKind.SEQUENCE)
+    # A cluster without a place, as long as no model has ended.
+    launcher.taken = lambda: len(models.all()) >= 2
+    models.get("a").keep_alive = 9
+    assert await evicts(need("pinned")) == ["a"]
+    launcher.taken = lambda: False
+    assert await evicts(need("rich")) == []
+    launcher.upstream = {"upstream"}
+    assert await evicts(need("upstream", file_bytes=99)) == []
+
+
 async def test_each_machine_has_three_models_by_default(models):
     launcher = Launcher()
     launcher.machines = 2
