@@ -48,6 +48,30 @@ def byte_char(value: int) -> str:
     return chr(256 + [b for b in range(256) if b not in printable].index(value))
 
 
+CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+TOKENS = [*CONTROL, *map(byte_char, range(256)), *(byte_char(32) + word for word in WORDS[1:])]
+
+
+def add_vocabulary(w: gguf.GGUFWriter) -> None:
+    """Add TOKENS. A text begins with `<|im_start|>`, and `<|im_end|>` ends it."""
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("gpt-2")
+    w.add_token_list(TOKENS)
+    w.add_token_types([gguf.TokenType.CONTROL] * len(CONTROL) + [gguf.TokenType.NORMAL] * (len(TOKENS) - len(CONTROL)))
+    w.add_token_merges(["h e"])
+    w.add_bos_token_id(1)
+    w.add_eos_token_id(2)
+    w.add_add_bos_token(True)
+
+
+def write(w: gguf.GGUFWriter) -> None:
+    """Write a file whose metadata and tensors have been added."""
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
 def chatter(
     path: Path,
     hidden: int = 64,
@@ -55,11 +79,7 @@ def chatter(
     pooling: gguf.PoolingType | None = None,
     architecture: str = "llama",
 ) -> None:
-    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    types = [gguf.TokenType.CONTROL] * 3
-    tokens += [byte_char(b) for b in range(256)] + [byte_char(32) + word for word in WORDS[1:]]
-    types += [gguf.TokenType.NORMAL] * (len(tokens) - 3)
-    heads, layers, size = 4, 2, len(tokens)
+    heads, layers, size = 4, 2, len(TOKENS)
     w = gguf.GGUFWriter(path, architecture)
     w.add_name("chatter")
     w.add_context_length(2048)
@@ -72,14 +92,7 @@ def chatter(
     w.add_rope_dimension_count(hidden // heads)
     w.add_vocab_size(size)
     w.add_file_type(0)
-    w.add_tokenizer_model("gpt2")
-    w.add_tokenizer_pre("gpt-2")
-    w.add_token_list(tokens)
-    w.add_token_types(types)
-    w.add_token_merges(["h e"])
-    w.add_bos_token_id(1)
-    w.add_eos_token_id(2)
-    w.add_add_bos_token(True)
+    add_vocabulary(w)
     if pooling is not None:
         w.add_pooling_type(pooling)
     if architecture == "qwen2vl":
@@ -105,10 +118,7 @@ def chatter(
         add(f"blk.{layer}.ffn_gate.weight", ff, hidden, std=0.15)
         add(f"blk.{layer}.ffn_up.weight", ff, hidden, std=0.15)
         add(f"blk.{layer}.ffn_down.weight", hidden, ff, std=0.15)
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    write(w)
 
 
 def adapter(path: Path) -> None:
@@ -120,10 +130,7 @@ def adapter(path: Path) -> None:
     for name, inputs, outputs in (("blk.0.attn_q.weight", 64, 64), ("blk.1.ffn_up.weight", 64, 96)):
         w.add_tensor(name + ".lora_a", rng.standard_normal((4, inputs), dtype=np.float32) * np.float32(0.5))
         w.add_tensor(name + ".lora_b", rng.standard_normal((outputs, 4), dtype=np.float32) * np.float32(0.5))
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    write(w)
 
 
 def ranker(source: Path, path: Path) -> None:
@@ -142,10 +149,7 @@ def ranker(source: Path, path: Path) -> None:
     w.add_tensor("cls.bias", np.zeros(32, np.float32))
     w.add_tensor("cls.output.weight", rng.standard_normal((1, 32), dtype=np.float32))
     w.add_tensor("cls.output.bias", np.zeros(1, np.float32))
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    write(w)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,12 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from make_chatter import WORDS, byte_char
+from make_chatter import TOKENS, add_vocabulary, write
 
 HIDDEN, FORWARD, HEADS, LAYERS, WINDOW = 32, 48, 2, 4, 32
 
 
 def glimpser(path: Path) -> None:
-    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    tokens += [byte_char(b) for b in range(256)] + [byte_char(32) + word for word in WORDS[1:]]
     w = gguf.GGUFWriter(path, "cohere2")
     w.add_name("glimpser")
     w.add_context_length(2048)
@@ -30,22 +28,15 @@ def glimpser(path: Path) -> None:
     w.add_sliding_window(WINDOW)
     w.add_logit_scale(0.3)
     w.add_rope_dimension_count(HIDDEN // HEADS)
-    w.add_vocab_size(len(tokens))
+    w.add_vocab_size(len(TOKENS))
     w.add_file_type(0)
-    w.add_tokenizer_model("gpt2")
-    w.add_tokenizer_pre("gpt-2")
-    w.add_token_list(tokens)
-    w.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(tokens) - 3))
-    w.add_token_merges(["h e"])
-    w.add_bos_token_id(1)
-    w.add_eos_token_id(2)
-    w.add_add_bos_token(True)
+    add_vocabulary(w)
     rng = np.random.default_rng(5)
 
     def add(name: str, *shape: int, std: float) -> None:
         w.add_tensor(name, rng.standard_normal(shape, dtype=np.float32) * np.float32(std))
 
-    add("token_embd.weight", len(tokens), HIDDEN, std=1.0)
+    add("token_embd.weight", len(TOKENS), HIDDEN, std=1.0)
     w.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
     for layer in range(LAYERS):
         block = f"blk.{layer}."
@@ -55,10 +46,7 @@ def glimpser(path: Path) -> None:
         add(block + "ffn_gate.weight", FORWARD, HIDDEN, std=0.15)
         add(block + "ffn_up.weight", FORWARD, HIDDEN, std=0.15)
         add(block + "ffn_down.weight", HIDDEN, FORWARD, std=0.15)
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    write(w)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from make_chatter import chatter
+from make_chatter import chatter, write
 
 WIDTH, HEADS, FF = 32, 2, 48
 
@@ -62,10 +62,7 @@ class Encoder:
 
     def close(self) -> None:
         """Write the file."""
-        self.writer.write_header_to_file()
-        self.writer.write_kv_data_to_file()
-        self.writer.write_tensors_to_file()
-        self.writer.close()
+        write(self.writer)
 
 
 def llava(path: Path, outputs: int = 64) -> None:

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from make_chatter import WORDS, byte_char
+from make_chatter import TOKENS, add_vocabulary, write
 
 HIDDEN, INNER, STATE, RANK, CONVOLUTION, LAYERS = 32, 64, 8, 4, 4, 2
 
 
 def wanderer(path: Path) -> None:
-    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    tokens += [byte_char(b) for b in range(256)] + [byte_char(32) + word for word in WORDS[1:]]
     w = gguf.GGUFWriter(path, "mamba")
     w.add_name("wanderer")
     w.add_context_length(2048)
@@ -30,22 +28,15 @@ def wanderer(path: Path) -> None:
     w.add_ssm_time_step_rank(RANK)
     w.add_layer_norm_rms_eps(1e-5)
     w.add_file_type(0)
-    w.add_tokenizer_model("gpt2")
-    w.add_tokenizer_pre("gpt-2")
-    w.add_token_list(tokens)
-    w.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(tokens) - 3))
-    w.add_token_merges(["h e"])
-    w.add_bos_token_id(1)
-    w.add_eos_token_id(2)
-    w.add_add_bos_token(True)
+    add_vocabulary(w)
     rng = np.random.default_rng(11)
 
     def add(name: str, *shape: int, std: float) -> None:
         w.add_tensor(name, rng.standard_normal(shape, dtype=np.float32) * np.float32(std))
 
-    add("token_embd.weight", len(tokens), HIDDEN, std=1.0)
-    output = rng.standard_normal((len(tokens), HIDDEN), dtype=np.float32) * np.float32(0.05)
-    output[259:] = rng.standard_normal((len(tokens) - 259, HIDDEN), dtype=np.float32) * np.float32(0.6)
+    add("token_embd.weight", len(TOKENS), HIDDEN, std=1.0)
+    output = rng.standard_normal((len(TOKENS), HIDDEN), dtype=np.float32) * np.float32(0.05)
+    output[259:] = rng.standard_normal((len(TOKENS) - 259, HIDDEN), dtype=np.float32) * np.float32(0.6)
     w.add_tensor("output.weight", output)
     w.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
     for layer in range(LAYERS):
@@ -60,10 +51,7 @@ def wanderer(path: Path) -> None:
         w.add_tensor(block + "ssm_a", -np.tile(np.linspace(0.02, 0.5, STATE, dtype=np.float32), (INNER, 1)))
         add(block + "ssm_d", INNER, std=0.5)
         add(block + "ssm_out.weight", HIDDEN, INNER, std=0.4)
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    write(w)
 
 
 if __name__ == "__main__":

@@ -22,17 +22,15 @@ def shared(registry):
 
 @pytest.fixture
 async def load(short_path, want):
-    """Loads a model of a shared backend; all are closed at the end."""
+    """Loads a model, with adapters if paths are given; all are closed at the end."""
     sockets = iter(range(1000))
     loader, models = HostLoader(LocalLauncher(lambda: short_path / str(next(sockets)))), []
 
-    async def load(backend, on_death=lambda: None, stall_seconds=30.0, **options):
+    async def load(backend, *adapters, on_death=lambda: None, stall_seconds=30.0, alone=False, **options):
+        fields = {name: options.pop(name) for name in ("path", "use_mmap", "context_length") if name in options}
+        spec = replace(want(**options).spec, adapter_paths=adapters, **fields)
         model = await loader.load(
-            backend,
-            want(**options).spec,
-            report=lambda _: None,
-            stall_seconds=stall_seconds,
-            on_death=on_death,
+            backend, spec, report=lambda _: None, stall_seconds=stall_seconds, on_death=on_death, alone=alone
         )
         models.append(model)
         return model
@@ -160,47 +158,27 @@ def sharing(registry):
     return replace(backend, manifest=replace(backend.usable, host=host))
 
 
-@pytest.fixture
-async def load_adapted(short_path, want):
-    """Loads a model of a base with adapters; all are closed at the end."""
-    sockets = iter(range(1000))
-    loader, models = HostLoader(LocalLauncher(lambda: short_path / str(next(sockets)))), []
-
-    async def load_adapted(backend, *adapters, alone=False, stall_seconds=30.0, on_death=lambda: None, **options):
-        fields = {name: options.pop(name) for name in ("path", "use_mmap", "context_length") if name in options}
-        spec = replace(want(**options).spec, adapter_paths=adapters, **fields)
-        model = await loader.load(
-            backend, spec, report=lambda _: None, stall_seconds=stall_seconds, on_death=on_death, alone=alone
-        )
-        models.append(model)
-        return model
-
-    yield load_adapted
-    for model in models:
-        await model.aclose()
-
-
-async def test_models_of_the_same_weights_have_one_process(load_adapted, sharing, registry):
-    plain, one, two = [await load_adapted(sharing, *adapters) for adapters in ((), ("1",), ("1", "2"))]
-    longer = await load_adapted(sharing, "3", context_length=77)
+async def test_models_of_the_same_weights_have_one_process(load, sharing, registry):
+    plain, one, two = [await load(sharing, *adapters) for adapters in ((), ("1",), ("1", "2"))]
+    longer = await load(sharing, "3", context_length=77)
     assert plain.pid == one.pid == two.pid == longer.pid
     assert longer.facts.context_length == 77
     others = [
-        await load_adapted(sharing, "1", path="/another"),
-        await load_adapted(sharing, "1", use_mmap=True),
-        await load_adapted(sharing, "1", size_bytes=5),
-        await load_adapted(sharing, "1", alone=True),
-        await load_adapted(registry.get("scripted"), "1"),
-        await load_adapted(replace(sharing, version="2.0"), "1"),
+        await load(sharing, "1", path="/another"),
+        await load(sharing, "1", use_mmap=True),
+        await load(sharing, "1", size_bytes=5),
+        await load(sharing, "1", alone=True),
+        await load(registry.get("scripted"), "1"),
+        await load(replace(sharing, version="2.0"), "1"),
     ]
     assert len({each.pid for each in (plain, *others)}) == 1 + len(others)
     answers = await asyncio.gather(*(text(each, f"{each.pid} @wait 0.05 b") for each in (plain, one, two, *others)))
     assert all(len(each) == 2 for each in answers)
 
 
-async def test_either_of_two_models_of_the_same_weights_may_end_first(load_adapted, sharing, journal):
+async def test_either_of_two_models_of_the_same_weights_may_end_first(load, sharing, journal):
     for number in (0, 1):
-        models = [await load_adapted(sharing, each) for each in ("1", "2")]
+        models = [await load(sharing, each) for each in ("1", "2")]
         first, second = models.pop(number), models.pop()
         running = asyncio.create_task(text(first, "@endless"))
         await journal.until("start")
@@ -208,7 +186,7 @@ async def test_either_of_two_models_of_the_same_weights_may_end_first(load_adapt
         with pytest.raises(BackendCrashedError, match="unloaded"):
             await running
         assert await text(second, "a") == ["a"]
-        third = await load_adapted(sharing, "1")
+        third = await load(sharing, "1")
         assert third.pid == second.pid
         await second.aclose()
         assert await text(third, "a") == ["a"]
@@ -216,26 +194,24 @@ async def test_either_of_two_models_of_the_same_weights_may_end_first(load_adapt
         assert not runs(third.pid)
 
 
-async def test_a_crash_takes_the_models_of_the_same_weights(load_adapted, sharing):
+async def test_a_crash_takes_the_models_of_the_same_weights(load, sharing):
     dead = asyncio.Event(), asyncio.Event()
-    one = await load_adapted(sharing, "1", on_death=dead[0].set)
-    await load_adapted(sharing, "2", on_death=dead[1].set)
+    one = await load(sharing, "1", on_death=dead[0].set)
+    await load(sharing, "2", on_death=dead[1].set)
     os.kill(one.pid, signal.SIGKILL)
     async with asyncio.timeout(10):
         await asyncio.gather(*(each.wait() for each in dead))
-    three = await load_adapted(sharing, "1")
+    three = await load(sharing, "1")
     assert three.pid != one.pid
     assert await text(three, "a") == ["a"]
 
 
 @pytest.mark.parametrize(("how", "stall_seconds"), [("refuse", 30.0), ("memory", 30.0), ("stall", 0.3)])
-async def test_a_load_that_fails_leaves_models_of_the_same_weights_alone(
-    load_adapted, sharing, how, stall_seconds, journal
-):
+async def test_a_load_that_fails_leaves_models_of_the_same_weights_alone(load, sharing, how, stall_seconds, journal):
     # The options are a part of what models must have in common, so a file says what becomes of each load.
-    one = await load_adapted(sharing, "1")
+    one = await load(sharing, "1")
     with pytest.raises(LoadFailedError):
-        await load_adapted(sharing, f"@{how}", stall_seconds=stall_seconds)
+        await load(sharing, f"@{how}", stall_seconds=stall_seconds)
     assert await text(one, "a") == ["a"]
-    two = await load_adapted(sharing, "2")
+    two = await load(sharing, "2")
     assert two.pid == one.pid
