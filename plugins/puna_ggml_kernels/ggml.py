@@ -64,7 +64,7 @@ class Functions(ctypes.Structure):
     _fields_ = [(name, c_void_p) for name in FUNCTIONS]
 
 
-class _GgufParameters(ctypes.Structure):
+class GgufParameters(ctypes.Structure):
     """The struct gguf_init_params of gguf.h."""
 
     _fields_ = [("no_alloc", c_bool), ("context", c_void_p)]
@@ -104,8 +104,8 @@ def tensor_bytes() -> int:
 def read_tensor_types(path: str) -> list[tuple[bytes, int]] | None:
     """Return the name and the type of each tensor of a GGUF file; None if ggml cannot read it."""
     # No memory for tensors, and no context: ggml reads the header only.
-    opened = function("gguf_init_from_file", c_void_p, c_char_p, _GgufParameters)(
-        path.encode(), _GgufParameters(True, None)
+    opened = function("gguf_init_from_file", c_void_p, c_char_p, GgufParameters)(
+        path.encode(), GgufParameters(True, None)
     )
     if not opened:
         return None
