@@ -9,7 +9,7 @@ from pathlib import Path
 import llama_cpp.llama_cpp as lib
 from llama_cpp._ggml import libggml
 
-from puna.backend import ConstraintLimits, ModelFacts, ModelSpec
+from puna.backend import ConstraintLimits, InvalidRequestError, ModelFacts, ModelSpec
 from puna_llama_cpp.binding.context import KV_CACHE_TYPES, Context, ContextOptions
 from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 from puna_llama_cpp.binding.machine import threads_for
@@ -37,8 +37,11 @@ _CONTEXT_MULTIPLE = 256
 _F16_BYTES = 2
 _DRAFT_HISTORY_TOKENS = 65_536
 """Tokens of recent answers that are kept to draft from: about 16 MB."""
-_SINGLE_SEQUENCE = frozenset({"plamo2"})
-"""Architectures that get one slot: llama.cpp stores the states of several sequences in wrong places."""
+_SINGLE_SEQUENCE = frozenset({"plamo2", "arwkv7", "rwkv6qwen2"})
+"""Architectures that get one slot, since llama.cpp stores wrong states for several sequences.
+
+PLaMo-2's go to wrong places. Of ARWKV-7 and QRWKV-6, those behind the first get the token shift of another token.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,12 @@ def _with_context(
         with planned_context(weights, spec) as (options, lazy):
             context = Context(weights, options)
         stack.callback(context.close)
+        if not (context.has_memory or options.embeddings):
+            # llama.cpp would end the process at the first batch.
+            raise InvalidRequestError(
+                f'the architecture "{weights.architecture}" has no KV cache, so it writes no text, and the file names '
+                "no pooling to embed with"
+            )
         slots = options.sequences
         # Lazy slots beyond the first take memory only once they are used. They count only if a setting asked for them.
         counted_slots = 1 if lazy and not spec.parallel else slots

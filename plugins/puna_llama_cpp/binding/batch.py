@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 class Batch:
     """A batch of tokens, filled anew for every step."""
 
-    def __init__(self, size: int) -> None:
-        """Allocate room for `size` tokens."""
+    def __init__(self, size: int, *, outputs_all: bool = False) -> None:
+        """Allocate room for `size` tokens. With `outputs_all`, each of them gets logits, whatever `add` is told."""
+        self._outputs_all = outputs_all
         self._tokens = np.zeros(size, np.int32)
         self._positions = np.zeros(size, np.int32)
         self._counts = np.ones(size, np.int32)
@@ -62,14 +63,14 @@ class Batch:
             self._tokens[start] = tokens[0]
             self._positions[start] = position
             self._slots[start] = slot
-            self._outputs[start] = output or bool(outputs)
+            self._outputs[start] = output or self._outputs_all or bool(outputs)
             self.length = self.native.n_tokens = end
             return start
         self._tokens[start:end] = tokens
         self._positions[start:end] = range(position, position + len(tokens))
         self._slots[start:end] = slot
-        self._outputs[start:end] = all_outputs
-        self._outputs[end - 1] = output
+        self._outputs[start:end] = all_outputs or self._outputs_all
+        self._outputs[end - 1] = output or self._outputs_all
         if outputs:
             self._outputs[start + outputs.start : start + outputs.stop] = True
         self.length = self.native.n_tokens = end
@@ -79,8 +80,19 @@ class Batch:
 class VectorBatch:
     """A batch of embedding vectors of one sequence, in the place of tokens."""
 
-    def __init__(self, slot: int, vectors: NDArray[np.float32], positions: NDArray[np.int32], *, output: bool) -> None:
-        """Take vectors and their positions, one row for each coordinate. The last vector gets logits if `output`."""
+    def __init__(
+        self,
+        slot: int,
+        vectors: NDArray[np.float32],
+        positions: NDArray[np.int32],
+        *,
+        output: bool,
+        outputs_all: bool = False,
+    ) -> None:
+        """Take vectors and their positions, one row for each coordinate.
+
+        The last vector gets logits if `output`, and all of them with `outputs_all`.
+        """
         self.length = len(vectors)
         self._vectors = np.ascontiguousarray(vectors, np.float32)
         # llama.cpp reads the first coordinates of all vectors, then the second ones of all, and so on.
@@ -88,8 +100,8 @@ class VectorBatch:
         self._counts = np.ones(self.length, np.int32)
         self._slot = np.array([slot], np.int32)
         self._lists = np.full(self.length, self._slot.ctypes.data, np.uint64)
-        self._outputs = np.zeros(self.length, np.int8)
-        self._outputs[-1] = output
+        self._outputs = np.full(self.length, outputs_all, np.int8)
+        self._outputs[-1] = output or outputs_all
         integers = ctypes.POINTER(ctypes.c_int32)
         self.native = lib.llama_batch()
         self.native.n_tokens = self.length

@@ -79,6 +79,11 @@ SCORED_OUTPUTS: Final = 24
 """Further tokens of a batch that may get logits, for the log-probabilities of prompts."""
 
 
+_UNSELECTED_OUTPUTS: Final = frozenset({"cogvlm"})
+"""Architectures whose graph computes logits for all tokens of a batch. llama.cpp then hands out the first rows, as if
+they were those of the tokens that were asked for."""
+
+
 class AbortedError(Exception):
     """The evaluation was aborted. The caller must truncate each sequence to where the batch began."""
 
@@ -96,7 +101,9 @@ class Context:
         # One micro-batch for each batch: the scheduler has already divided the prompts.
         parameters.n_batch = parameters.n_ubatch = options.batch
         parameters.n_seq_max = options.max_sequences
-        if not options.embeddings:
+        self.outputs_all = weights.architecture in _UNSELECTED_OUTPUTS
+        """Whether every token of a batch must get logits, so that a row of logits is that of its token."""
+        if not (options.embeddings or self.outputs_all):
             # Without a bound llama.cpp reserves logits for every token of a batch, a vocabulary's width each.
             parameters.n_outputs_max = max(options.sequences, MIN_OUTPUTS) + SCORED_OUTPUTS
         parameters.n_threads = parameters.n_threads_batch = options.threads
@@ -124,7 +131,7 @@ class Context:
         if not pointer:
             raise _creation_error(captured_log().last_error())
         self.pointer = pointer
-        self.max_outputs = int(parameters.n_outputs_max)
+        self.max_outputs = int(parameters.n_outputs_max or parameters.n_batch)
         """Tokens of a batch that may get logits. llama.cpp aborts the process if there are more."""
         self._logits_row = ctypes.c_float * weights.vocabulary.size
         self._state = np.empty(0, np.uint8)

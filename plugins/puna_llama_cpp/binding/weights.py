@@ -86,6 +86,11 @@ class Weights:
         self.repacked = self._tensors.repacked
         """Whether ggml may repack the weights. Whether it does also depends on the load mode."""
         self.architecture = self.metadata("general.architecture")
+        if lib.llama_model_has_encoder(pointer) and lib.llama_model_has_decoder(pointer):
+            # Its decoder attends to what an encoder has read, and llama.cpp ends the process if none has.
+            raise InvalidRequestError(
+                f'the architecture "{self.architecture}" is an encoder with a decoder, which this backend does not run'
+            )
         vocab = lib.llama_model_get_vocab(pointer)
         if vocab is None:
             raise InvalidRequestError("the model has no vocabulary")

@@ -78,7 +78,7 @@ class BatchBuilder:
     def __init__(self, context: Context, slots: Slots, speculator: Speculator | None = None) -> None:
         """Allocate a batch as large as the context takes. Without a speculator nothing is drafted."""
         self._context, self._slots, self._speculator = context, slots, speculator
-        self._batch = Batch(context.batch_size)
+        self._batch = Batch(context.batch_size, outputs_all=context.outputs_all)
 
     def build(self, shares: list[BatchShare[Sequence]], *, speculate: bool) -> TokenBatch:
         """Fill the batch with scheduled tokens, and with draft tokens if `speculate`: only decoding sequences."""

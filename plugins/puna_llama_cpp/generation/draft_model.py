@@ -120,7 +120,7 @@ class DraftModel:
         """
         self._weights, self._context, self._most = weights, context, most
         self._vocabulary = target.vocabulary
-        self._batch = Batch(context.batch_size)
+        self._batch = Batch(context.batch_size, outputs_all=context.outputs_all)
         self._caches: dict[int, _Cache] = {}
         self._passes: deque[float] = deque(maxlen=_PASSES)
         # Until it has been measured, a pass is assumed to take as much of a step as there are weights.

@@ -241,7 +241,13 @@ class Engine:
         part = sequence.images.slice(sequence.evaluated, room, batch_size)
         count = len(part.vectors)
         share = schedule.BatchShare(sequence, count, count == sequence.pending)
-        batch = VectorBatch(sequence.slot, part.vectors, part.positions, output=share.completes)
+        batch = VectorBatch(
+            sequence.slot,
+            part.vectors,
+            part.positions,
+            output=share.completes,
+            outputs_all=self._context.outputs_all,
+        )
         self._run([BatchEntry(share, count - 1)], lambda: self._context.decode_vectors(batch, causal=part.causal))
 
     def _evaluate_tokens(self) -> None:

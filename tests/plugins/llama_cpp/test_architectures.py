@@ -1,0 +1,81 @@
+"""Architectures of which llama.cpp computes something else than asked, or ends the process.
+
+`python -m tools.architectures` finds them.
+"""
+
+import asyncio
+
+import pytest
+from tools.architectures import hyperparameters, make
+
+from puna.backend import InvalidRequestError, Sampling, SequenceRequest, TextDelta
+
+NOISE = 0.001
+"""By how much log-probabilities differ where F32 weights are evaluated in other parts."""
+PLAIN = {"kv_cache_type": "f32", "flash_attention": "off"}
+
+
+def prompt(seed, length):
+    return tuple(10 + (seed * 31 + step * step) % 400 for step in range(length))
+
+
+async def scores(model, tokens):
+    """Return the log-probabilities of what a model writes behind token ids, and how many of these it had cached."""
+    request = SequenceRequest(prompt=tokens, sampling=Sampling(temperature=0), max_tokens=3, top_logprobs=1)
+    found = []
+    async for event in model.generate(request):
+        found += [each.logprob for each in event.logprobs] if isinstance(event, TextDelta) else []
+    return found, event.cached_prompt_tokens
+
+
+async def test_logits_are_those_of_the_last_token(load, tmp_path):
+    """llama.cpp's graph of CogVLM computes logits for all tokens of a batch, and hands out the first ones."""
+    make.make(tmp_path / "model.gguf", "cogvlm")
+    model = await load(path=str(tmp_path / "model.gguf"), **PLAIN)
+    await scores(model, prompt(1, 90))
+    continued, cached = await scores(model, prompt(1, 90) + prompt(2, 9))
+    # Its tokens were evaluated one by one, which makes each the first of its batch.
+    single = await load(path=str(tmp_path / "model.gguf"), batch_size=1, parallel=1, **PLAIN)
+    assert continued == pytest.approx((await scores(single, prompt(1, 90) + prompt(2, 9)))[0], abs=NOISE)
+    assert cached == 90
+
+
+@pytest.mark.parametrize("architecture", ["arwkv7", "rwkv6qwen2"])
+async def test_prompts_at_once_have_states_of_their_own(load, tmp_path, architecture):
+    """llama.cpp stores the token shift of several prompts as if their last tokens stood side by side."""
+    make.make(tmp_path / "model.gguf", architecture)
+    prompts = [prompt(seed, 5 + seed) for seed in range(3)]
+    model = await load(path=str(tmp_path / "model.gguf"), parallel=4, **PLAIN)
+    found = await asyncio.gather(*(scores(model, each) for each in prompts))
+    for each, (values, _) in zip(prompts, found, strict=True):
+        alone = await load(path=str(tmp_path / "model.gguf"), parallel=1, **PLAIN)
+        assert values == pytest.approx((await scores(alone, each))[0], abs=NOISE)
+
+
+async def test_an_encoder_with_a_decoder_is_refused(load, tmp_path):
+    """llama.cpp would end the process at the first prompt."""
+    make.make(tmp_path / "model.gguf", "t5")
+    with pytest.raises(InvalidRequestError, match='"t5" is an encoder with a decoder'):
+        await load(path=str(tmp_path / "model.gguf"))
+
+
+async def test_an_encoder_without_pooling_is_refused(load, tmp_path, monkeypatch):
+    """llama.cpp would end the process at the first prompt."""
+    monkeypatch.setitem(hyperparameters.SHAPES, "bert", hyperparameters.Shape(kv_heads=4))
+    make.make(tmp_path / "model.gguf", "bert")
+    with pytest.raises(InvalidRequestError, match='"bert" has no KV cache'):
+        await load(path=str(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize("architecture", ["gemma4", "falcon-h1", "qwen35", "minimax-01"])
+async def test_a_model_of_several_kinds_of_memory_writes_the_same_in_company(load, tmp_path, architecture):
+    """Windows, shared keys, recurrent states beside attention, linear attention."""
+    make.make(tmp_path / "model.gguf", architecture, experts=architecture == "minimax-01")
+    beginning = prompt(1, 90)
+    prompts = [beginning + prompt(seed, 3 + 4 * seed) for seed in range(2, 6)]
+    model = await load(path=str(tmp_path / "model.gguf"), parallel=4, **PLAIN)
+    for _ in range(2):
+        found = await asyncio.gather(*(scores(model, each) for each in prompts))
+        for each, (values, _) in zip(prompts, found, strict=True):
+            alone = await load(path=str(tmp_path / "model.gguf"), parallel=1, **PLAIN)
+            assert values == pytest.approx((await scores(alone, each))[0], abs=3 * NOISE)
