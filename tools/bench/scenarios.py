@@ -185,6 +185,13 @@ async def answered(clients: list[Awaitable[list[Stream]]]) -> Outcome:
     return Outcome(time.perf_counter() - began, [stream for streams in each for stream in streams])
 
 
+async def one_input(server: Server, model: str, turn: int) -> Outcome:
+    """One client embeds texts, one a request and one after the other."""
+    began = time.perf_counter()
+    count = sum([await server.embed(model, [text(24, 600_000 + 128 * turn + i)]) for i in range(128)])
+    return Outcome(time.perf_counter() - began, inputs=count)
+
+
 async def single_inputs(server: Server, model: str, turn: int) -> Outcome:
     """Sixteen clients embed eight texts each, one a request."""
 
@@ -268,6 +275,7 @@ SCENARIOS = (
     Scenario("toy eight gRPC", "toy", partial(grpc_streams, count=8, tokens=512, first=_GRPC_EIGHT), TOY, grpc=True),
     Scenario("requests", "toy", requests, ("requests/s", "first")),
     Scenario("requests gRPC", "toy", grpc_requests, ("requests/s", "first"), grpc=True),
+    Scenario("embed one", "bert", one_input, ("inputs/s",)),
     Scenario("embed single", "bert", single_inputs, ("inputs/s",)),
     Scenario("embed lists", "bert", lists, ("inputs/s",)),
     Scenario("embed short beside long", "bert", short_beside_long, ("first", "seconds")),
@@ -281,6 +289,7 @@ PAGE = (
         "shared prefix",
         "agent",
         "toy eight",
+        "embed one",
         "embed single",
         "embed lists",
     ),
