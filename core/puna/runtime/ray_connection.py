@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from puna.process import child_environment
 from puna.request_log import without_request
-from puna.runtime.errors import NodeError
+from puna.runtime.errors import NodeError, NodeLostError
 from puna.runtime.launcher import HostResources
 from puna.variables import NODE, read_by
 
@@ -27,6 +27,8 @@ CONNECT_SECONDS: Final = 120.0
 """How long it may take to connect to a cluster, or to start one on this machine."""
 SILENT_SECONDS: Final = 2.5
 """Silence after which the cluster's head counts as gone. It is asked twice a second."""
+CHECK_SECONDS: Final = 0.1
+"""Pause between two looks whether a start that waits can still succeed."""
 CLOSE_SECONDS: Final = 10.0
 """How long the process may take to end by itself."""
 LONGEST_LINE: Final = 16 << 20
@@ -90,11 +92,15 @@ class RayConnection:
         """True if the head has not answered for a while."""
         return asyncio.get_running_loop().time() - self._heard_at > SILENT_SECONDS
 
-    async def open(self) -> None:
-        """Connect to the cluster. Raises NodeError if that fails."""
+    async def open(self, *, wait: bool = False) -> None:
+        """Connect to the cluster. Raises NodeError if that fails.
+
+        `wait` lets the process wait for the head of `address`, with Ray imported, for as long as connecting may take.
+        """
         self._process = await asyncio.create_subprocess_exec(
             *self._program,
             self.address,
+            *(("wait",) if wait else ()),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
@@ -113,7 +119,8 @@ class RayConnection:
     async def start(self, wanted: Mapping[str, Any]) -> PlacedNode:
         """Start the node of a host; `wanted` is the request. Cancelling gives it up.
 
-        Raises NodeError if it does not start, and ClusterFullError if there is no room.
+        Raises NodeError if it does not start, NodeLostError if the process ends, and ClusterFullError if there is no
+        room.
         """
         key = next(self._keys)
         answer = self._answers[key] = asyncio.get_running_loop().create_future()
@@ -121,7 +128,7 @@ class RayConnection:
             self._write({"id": key, "start": wanted})
             while not answer.done():
                 self.check()
-                await asyncio.wait({answer}, timeout=SILENT_SECONDS / 5)
+                await asyncio.wait({answer}, timeout=CHECK_SECONDS)
             found = answer.result()
         except BaseException:
             self.end(key)
@@ -144,13 +151,18 @@ class RayConnection:
         )
 
     def check(self) -> None:
-        """Raise NodeError if no host can be started now."""
+        """Raise NodeError if no host can be started now, NodeLostError if another connection may do."""
         if not self.usable:
-            raise NodeError(f"the connection to Ray's head {self.address} has ended")
+            raise NodeLostError(f"the connection to Ray's head {self.address} has ended")
         if self.silent:
             raise NodeError(
                 f"Ray's head {self.address} does not answer: loaded models are served, but no model can be loaded"
             )
+
+    async def ended(self) -> None:
+        """Wait until the process has ended."""
+        if self._reading is not None:
+            await asyncio.wait({self._reading})
 
     async def aclose(self) -> None:
         """End the process, and the cluster if the process has started it."""
@@ -218,7 +230,7 @@ class RayConnection:
         self._listed.set()
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(NodeError(reason))
+                answer.set_exception(NodeLostError(reason))
 
     def _fail(self, reason: str) -> None:
         if not self._opened.done():

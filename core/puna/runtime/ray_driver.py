@@ -4,6 +4,9 @@ Theory. Ray ends the process of a driver when the driver's raylet dies or the cl
 It also installs signal handlers, configures logging, and its calls block. So it has a process of its own, and neither
 its end nor its delays touch the core, which starts another one when it needs one.
 
+The first argument is the address of the cluster's head; empty: Ray's settings name it. With `wait` as the second one the
+process waits until the head accepts connections. Ray is imported by then, which takes seconds.
+
 The core writes requests to standard input, a line of JSON each, and reads answers and events from standard output:
 
     {"id": 1, "start": {...}}    start the node of a host; see below for the answer
@@ -48,6 +51,8 @@ START_SECONDS: Final = 90.0
 """How long a node may take from its actor's start until it listens."""
 PING_SECONDS: Final = 2.0
 """How long the head may take to accept a connection."""
+WAIT_SECONDS: Final = 0.2
+"""Pause between two attempts to reach a head that is waited for."""
 ATTEMPTS: Final = 5
 """Number of actors that are tried for a host."""
 RETRY_SECONDS: Final = 0.5
@@ -68,9 +73,14 @@ class Driver:
         """Actors that were asked for, by the ids of the requests, until they are ended."""
         self._starting: set[int] = set()
 
-    def run(self, address: str) -> None:
-        """Connect to a cluster and serve until the input ends. Without an address Ray's settings name the cluster."""
+    def run(self, address: str, *, wait: bool = False) -> None:
+        """Connect to a cluster and serve until the input ends. Without an address Ray's settings name the cluster.
+
+        `wait` begins with waiting until the head accepts connections.
+        """
         threading.Thread(target=self._read, name="read", daemon=True).start()
+        while wait and not _accepts(address):
+            time.sleep(WAIT_SECONDS)
         try:
             local = _connect(address)
         except ERRORS as error:
@@ -183,6 +193,14 @@ def _connect(address: str) -> bool:
     return True
 
 
+def _accepts(address: str) -> bool:
+    try:
+        _ping(address)
+    except ConnectionError:
+        return False
+    return True
+
+
 def _ping(address: str) -> None:
     """Raise ConnectionError if nothing accepts connections at an address, for Ray would try for a minute."""
     host, _, port = address.rpartition(":")
@@ -254,7 +272,7 @@ def main() -> None:
     # Ray prints lines too, which must not reach the core as answers.
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    Driver(sys.stdin, output).run(sys.argv[1] if len(sys.argv) > 1 else "")
+    Driver(sys.stdin, output).run(sys.argv[1] if len(sys.argv) > 1 else "", wait="wait" in sys.argv[2:])
     # Threads may still wait for the cluster.
     os._exit(0)
 

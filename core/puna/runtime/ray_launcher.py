@@ -7,8 +7,10 @@ and a head that dies ends no stream: only starts fail until it is back.
 Each core makes certificates of its own when it starts, in memory. A node gets its certificate and that of the authority
 through its actor. The authority signs nothing else, so cores that share a cluster cannot use each other's nodes.
 
-A process of its own holds the connection to the cluster (`ray_connection`). If it has ended, the next start opens
-another one, to the same cluster.
+A process of its own holds the connection to the cluster (`ray_connection`). When it ends, another one is started at
+once, which waits for the head if that is gone. Starts wait for the new connection as long as it may take, since the head
+has lost nothing by it. After an end of the head they wait for RECONNECT_SECONDS, and then fail with an error that says
+so: nobody knows when a cluster is whole again.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ import os
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +43,8 @@ LEASE_SECONDS: Final = 10.0
 """How long a node outlives a core that is gone without closing its connections."""
 PING_SECONDS: Final = 2.0
 """How long the head may take to accept a connection."""
+RECONNECT_SECONDS: Final = 2.5
+"""How long a start waits for the connection to a head that was gone."""
 KEPT_BASES: Final = 1000
 """Number of weights of which the machines are remembered that have had them."""
 
@@ -77,6 +82,9 @@ class RayLauncher:
         """The machines that have run hosts of a base, the last one at the end."""
         self._connection: RayConnection | None = None
         self._connecting: asyncio.Task[RayConnection] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._headless = False
+        """True from the end of the head until there is a connection again."""
         self._connect().add_done_callback(_log_failure)
 
     @property
@@ -135,9 +143,10 @@ class RayLauncher:
 
     async def aclose(self) -> None:
         """Disconnect from the cluster. A cluster that was started for this server ends."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
+        tasks = [task for task in (self._watching, self._connecting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(each.aclose() for each in self._nodes.values()))
         if self._connection is not None:
             await self._connection.aclose()
@@ -181,9 +190,40 @@ class RayLauncher:
         """Return a connection through which hosts can be started. Raises NodeError."""
         connection = self._connection
         if connection is None or not connection.usable:
-            connection = await asyncio.shield(self._connect())
+            opening = self._connect()
+            if address := self._last_address:
+                await self._reach(address)
+            try:
+                async with asyncio.timeout(RECONNECT_SECONDS if self._headless else None):
+                    connection = await asyncio.shield(opening)
+            except TimeoutError:
+                text = f"Ray's head {address} was gone, and the connection to it is not open again yet"
+                raise NodeError(text) from None
         connection.check()
         return connection
+
+    @property
+    def _last_address(self) -> str:
+        """The address of the cluster of the last connection; empty if there was none, or the cluster ended with it."""
+        return self._connection.address if self._connection is not None and not self._connection.local else ""
+
+    async def _reach(self, address: str) -> None:
+        """Raise NodeError if the head is gone. A process that connects would wait for it."""
+        try:
+            await _ping(address)
+        except NodeError:
+            self._headless = True
+            raise
+
+    async def _watch(self, connection: RayConnection) -> None:
+        """Open another connection when one has ended."""
+        await connection.ended()
+        log.warning("the process that uses the Ray cluster has ended, and another one is started")
+        self._headless = self._headless or connection.silent
+        self._connect().add_done_callback(_log_failure)
+        if address := self._last_address:
+            with suppress(NodeError):
+                await self._reach(address)
 
     def _connect(self) -> "asyncio.Task[RayConnection]":
         """Return the task that connects, which goes on if the request that needs it is given up."""
@@ -198,22 +238,19 @@ class RayLauncher:
 
     async def _open(self) -> RayConnection:
         """Connect to the cluster, the same one as before. Raises NodeError."""
-        last = self._connection
-        address = "" if last is None or last.local else last.address
-        if last is not None:
-            await last.aclose()
-        if address:
-            # The new process would need seconds to find that out.
-            await _ping(address)
+        address = self._last_address
+        if self._connection is not None:
+            await self._connection.aclose()
         connection = RayConnection(address, self._program)
         try:
-            await connection.open()
+            await connection.open(wait=bool(address))
         except BaseException:
             await asyncio.shield(connection.aclose())
             raise
         kind = "a Ray cluster on this machine" if connection.local else "the Ray cluster"
         log.info("hosts run on %s, %s, with %d machines", kind, connection.address, len(connection.nodes))
-        self._connection = connection
+        self._connection, self._headless = connection, False
+        self._watching = asyncio.create_task(self._watch(connection), context=without_request())
         return connection
 
 

@@ -1,7 +1,8 @@
 """Stands for puna.runtime.ray_driver and a cluster of two machines, both of which are this one.
 
 RAY_STUB says what it does: "refuse" the connection, answer "nonsense", be "full", be "silent" after the first listing,
-or never "answer" a start. RAY_STUB_LOG is a file that hears every request.
+never "answer" a start, or end at the first one ("end once"). RAY_STUB_LOG is a file that hears every request. Told to
+wait for the head, it waits until RAY_STUB_OPEN exists, if that is set.
 """
 
 import json
@@ -32,6 +33,8 @@ def main():
     with Path(os.environ["RAY_STUB_LOG"]).open("a") as log:
         log.write(json.dumps({"address": sys.argv[1], "pid": os.getpid()}) + "\n")
         log.flush()
+        if "wait" in sys.argv and (path := os.environ.get("RAY_STUB_OPEN")):
+            wait_for(Path(path))
         if MODE == "refuse":
             write({"event": "failed", "error": "no cluster here"})
             return
@@ -41,6 +44,11 @@ def main():
             write("no json")
             time.sleep(60)
         serve(log)
+
+
+def wait_for(path):
+    while not path.exists():
+        time.sleep(0.02)
 
 
 def serve(log):
@@ -53,6 +61,8 @@ def serve(log):
         if request.get("end"):
             if key in actors:
                 actors.pop(key)._node.stdin.close()
+        elif MODE == "end once" and "wait" not in sys.argv:
+            os._exit(1)
         elif MODE == "full":
             write({"id": key, "error": "no room", "full": True})
         elif MODE not in ("silent", "answer"):

@@ -16,7 +16,7 @@ import pytest
 from puna.backend import SequenceRequest, TextDelta
 from puna.plugins import Plugin
 from puna.runtime import ray_connection, ray_launcher
-from puna.runtime.errors import NodeError
+from puna.runtime.errors import NodeError, NodeLostError
 from puna.runtime.host_loading import HostLoader
 from puna.runtime.launcher import HostRequirements, HostResources
 from puna.runtime.pool import ModelPool
@@ -161,13 +161,39 @@ async def test_a_process_that_has_ended_is_replaced_for_the_same_cluster(launch,
     with pytest.raises(ClusterFullError):
         await launcher.start(NEEDED)
     assert [each["address"] for each in heard() if "address" in each] == ["", head]
-    # A head that is gone is told without another process, which imports Ray for seconds.
-    os.kill([each["pid"] for each in heard() if "pid" in each][-1], signal.SIGKILL)
-    await until(lambda: not launcher._connection.usable)
-    launcher._connection.address = "127.0.0.1:1"
-    with pytest.raises(NodeError, match=r"Ray's head 127.0.0.1:1 cannot be reached: Connection refused"):
+
+
+async def test_a_head_that_was_gone_is_connected_again_and_nobody_waits_long(launch, heard, tmp_path, monkeypatch):
+    back = tmp_path / "back"
+    monkeypatch.setattr(ray_launcher, "RECONNECT_SECONDS", 0.2)
+    monkeypatch.setenv("RAY_STUB_OPEN", str(back))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("RAY_STUB_HEAD", f"127.0.0.1:{port}")
+        launcher = await launch("full")
+        await launcher._connect()
+    os.kill(heard()[0]["pid"], signal.SIGKILL)
+    # The next process starts at once, and waits for the head. Starts do not.
+    await until(lambda: len(heard()) == 2)
+    with pytest.raises(NodeError, match=rf"Ray's head 127.0.0.1:{port} cannot be reached: Connection refused"):
         await launcher.start(NEEDED)
+    with socket.create_server(("127.0.0.1", port)):
+        with pytest.raises(NodeError, match=rf"Ray's head 127.0.0.1:{port} was gone, and the connection .* not open"):
+            await launcher.start(NEEDED)
+        back.touch()
+        await until(lambda: launcher._connection.usable)
+        with pytest.raises(ClusterFullError):
+            await launcher.start(NEEDED)
     assert len([each for each in heard() if "pid" in each]) == 2
+
+
+async def test_a_load_whose_process_ends_is_tried_with_the_next_one(launch):
+    """The process ends with the raylet of its machine, of which the others know nothing."""
+    launcher = await launch("end once")
+    with pytest.raises(NodeLostError, match="has ended"):
+        await launcher.start(NEEDED)
+    await launcher._connect()
+    assert launcher._connection.usable
 
 
 async def test_a_head_that_is_silent_is_an_error_and_no_hang(launch, head, monkeypatch):

@@ -53,6 +53,8 @@ class Verdict:
     answers: int = 0
     slowest: float = 0.0
     """Seconds of the slowest short request that was answered."""
+    slowest_text: str = ""
+    """What that request was, and what was broken when."""
 
 
 class Rounds:
@@ -149,7 +151,10 @@ class Rounds:
         took = outcome.ended_at - outcome.began_at
         if not outcome.error:
             self.verdict.answers += 1
-            self.verdict.slowest = max(self.verdict.slowest, took)
+            if took > self.verdict.slowest:
+                began = outcome.began_at - broken.at
+                self.verdict.slowest = took
+                self.verdict.slowest_text = f"{outcome.name}, begun {began:+.1f} s from the kill of {self._what}"
             if outcome.text != "ab":
                 self._fault(f"{outcome.name} has the answer {outcome.text!r}")
             if took > ANSWER_SECONDS:
