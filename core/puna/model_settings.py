@@ -34,6 +34,7 @@ Wrong: TypeAlias = Callable[[tuple[str, ...], str], None]
 # The name of a model that a backend offers may have more parts than that of a model of the store.
 _PARTS: Final = re.compile(r"[\w.:-]+(?:/[\w.:-]+)*", re.ASCII)
 _DURATION: Final = 'it must be a duration, such as "5m" or a number of seconds'
+MOST_GPUS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,8 @@ class ModelSettings:
     """How many hosts load it."""
     routing: str = ""
     """The policy that chooses the replica for a request."""
+    gpus: float | None = None
+    """GPUs that each of its hosts asks a cluster for; None: as many as have the memory that it needs."""
 
 
 _UNSET: Final = ModelSettings()
@@ -276,6 +279,14 @@ def _routing(value: object) -> str:
     return str(value)
 
 
+def _gpus(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MOST_GPUS:
+        number = float(value)
+        if number <= 1 or number.is_integer():
+            return number
+    raise ValueError(f"it must be a number above 0 and up to 1, such as 0.25, or a whole number up to {MOST_GPUS}")
+
+
 def _seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(_DURATION)
@@ -312,6 +323,7 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "max_output_tokens": _count(1),
     "replicas": ReplicaCount.parse,
     "routing": _routing,
+    "gpus": _gpus,
 }
 """Reads the value of each setting. Raises ValueError, whose text describes the values that are allowed."""
 

@@ -143,6 +143,14 @@ def test_a_file_without_models(read):
         ("[model.a]\nnum_parallel = 0", 2, "model.a.num_parallel: it must be a whole number from 1 to 2147483647"),
         ("[model.a]\nmax_queue = true", 2, "model.a.max_queue: it must be a whole number from 0"),
         ("[model.a]\nmax_context_tokens = 3.5", 2, "model.a.max_context_tokens: it must be a whole number from 4"),
+        *(
+            (
+                f"[model.a]\ngpus = {value}",
+                2,
+                "model.a.gpus: it must be a number above 0 and up to 1, such as 0.25, or a ",
+            )
+            for value in ("0", "-1", "1.5", "nan", "inf", "1025", 10**400, "true", "'1'")
+        ),
         ("[model.a]\nbackend = 5", 2, "model.a.backend: it must be a text"),
         ("[model.a]\naliases = 'b'", 2, "model.a.aliases: it must be a list of names"),
         ("[model.a]\naliases = ['x y']", 2, "model.a.aliases: 'x y' is no valid name of a model"),

@@ -43,8 +43,10 @@ ENDED_SECONDS: Final = 0.25
 class HostLoader:
     """Loads models, and keeps the hosts that several of them share."""
 
-    def __init__(self, launcher: Launcher) -> None:
+    def __init__(self, launcher: Launcher, gpus: Callable[[str], float | None] = lambda _: None) -> None:
+        """`gpus` returns how many GPUs the operator gives a model of this name; None: as many as it needs."""
         self._launcher = launcher
+        self._gpus = gpus
         self._shared: dict[str, SharedHost] = {}
         """The hosts of shared backends, by the backends' names; one may have died."""
         self._by_weights: dict[tuple[str, str], SharedHost] = {}
@@ -157,7 +159,7 @@ class HostLoader:
             return await self._join(backend, ready_seconds, limits)
         needed = HostRequirements(backend=backend, label=label, ready_seconds=ready_seconds, avoid=avoid)
         if spec is not None:
-            resources = await asyncio.to_thread(resources_of, backend, spec)
+            resources = await asyncio.to_thread(resources_of, backend, spec, self._gpus(spec.name))
             needed = replace(needed, base=await asyncio.to_thread(base_of, spec), resources=resources)
         return await connected(self._launcher, needed, limits)
 

@@ -86,7 +86,7 @@ class ModelLauncher:
         self._settings = settings
         self._sockets = sockets
         self._launcher = launcher
-        self._hosts = HostLoader(launcher)
+        self._hosts = HostLoader(launcher, self._gpus)
         self._load = load or self._hosts.load
         self._back_off = LoadBackOff(settings.limits.max_load_pause_seconds)
 
@@ -151,8 +151,12 @@ class ModelLauncher:
 
     def has_room(self, requirements: ModelRequirements) -> bool:
         """Return whether the launcher has a place for the model's host; see `Launcher.has_room`."""
-        resources = resources_for(self._backend(requirements), requirements.spec, requirements.file_bytes)
-        return self._launcher.has_room(resources)
+        backend, gpus = self._backend(requirements), self._gpus(requirements.name)
+        return self._launcher.has_room(resources_for(backend, requirements.spec, requirements.file_bytes, gpus))
+
+    def _gpus(self, name: str) -> float | None:
+        """Return how many GPUs the settings give a model; None: as many as it needs."""
+        return self._settings.model_settings.of(name).gpus
 
     def weights(self, requirements: ModelRequirements) -> str:
         """Return what a model can share with other models of a host: its backend and weights; empty if nothing.

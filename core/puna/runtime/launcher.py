@@ -101,7 +101,10 @@ class HostResources:
     memory_bytes: int = 0
     cpus: float = 0.0
     gpus: float = 0.0
-    """GPUs that it uses on a machine that has some."""
+    """GPUs that it uses on a machine that has some. Above 1 a whole number."""
+    gpu_bytes: int = 0
+    """Memory that it takes on GPUs. A launcher that knows the memory of a GPU asks for as many GPUs as have so much, in
+    place of `gpus`. 0: `gpus` counts in any case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,8 @@ class RayNode:
     host: str
     free: HostResources
     total: HostResources
+    gpu_bytes: int = 0
+    """Memory of one of its GPUs, of the smallest if they differ; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +247,7 @@ class RayConnection:
 
 def _node(told: Mapping[str, Any]) -> RayNode:
     free, total = HostResources(**told["free"]), HostResources(**told["total"])
-    return RayNode(node_id=told["id"], host=told["host"], free=free, total=total)
+    return RayNode(node_id=told["id"], host=told["host"], free=free, total=total, gpu_bytes=told.get("gpu_bytes", 0))
 
 
 def _sum(one: HostResources, other: HostResources) -> HostResources:

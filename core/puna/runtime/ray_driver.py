@@ -4,8 +4,8 @@ Theory. Ray ends the process of a driver when the driver's raylet dies or the cl
 It also installs signal handlers, configures logging, and its calls block. So it has a process of its own, and neither
 its end nor its delays touch the core, which starts another one when it needs one.
 
-The first argument is the address of the cluster's head; empty: Ray's settings name it. With `wait` as the second one the
-process waits until the head accepts connections. Ray is imported by then, which takes seconds.
+The first argument is the address of the cluster's head; empty: Ray's settings name it. With `wait` as the second one
+the process waits until the head accepts connections. Ray is imported by then, which takes seconds.
 
 The core writes requests to standard input, a line of JSON each, and reads answers and events from standard output:
 
@@ -40,6 +40,7 @@ from ray._private.state import available_resources_per_node  # there is no publi
 from ray.exceptions import ActorDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from puna.runtime.gpu_memory import smallest_bytes
 from puna.runtime.ray_actor import HostActor
 
 REPORT_SECONDS: Final = 0.5
@@ -47,6 +48,10 @@ REPORT_SECONDS: Final = 0.5
 NAMESPACE: Final = "puna"
 LOCAL_OBJECT_BYTES: Final = 100 << 20
 """Size of the object store of a cluster that this process starts. Nothing of a model passes through it."""
+NODE_ID: Final = "ray.io/node-id"
+"""The label by which Ray names machines."""
+GPU_SECONDS: Final = 15.0
+"""How long the first listing waits for what machines tell of their GPUs."""
 START_SECONDS: Final = 90.0
 """How long a node may take from its actor's start until it listens."""
 PING_SECONDS: Final = 2.0
@@ -158,9 +163,10 @@ class Driver:
 
     def _report(self) -> None:
         told: list[dict[str, Any]] | None = None
+        gpus = _GpuSurvey()
         while True:
             with suppress(*ERRORS):
-                nodes = _nodes()
+                nodes = gpus.noted(_nodes(), GPU_SECONDS if told is None else 0.0)
                 self._write({"event": "alive"} if nodes == told else {"event": "nodes", "nodes": nodes})
                 told = nodes
             time.sleep(REPORT_SECONDS)
@@ -169,6 +175,37 @@ class Driver:
         with self._writing, suppress(OSError):
             self._output.write(json.dumps(message) + "\n")
             self._output.flush()
+
+
+class _GpuSurvey:
+    """What machines tell of the memory of their GPUs. Each is asked once."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, ray.ObjectRef[int]] = {}
+        self._known: dict[str, int] = {}
+
+    def noted(self, nodes: list[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
+        """Return the nodes with what is known, after at most `seconds` of waiting for answers."""
+        for key in [each["id"] for each in nodes if each["total"]["gpus"]]:
+            if key not in self._known and key not in self._asked:
+                place = NodeAffinitySchedulingStrategy(key, soft=False)
+                task = ray.remote(smallest_bytes).options(num_cpus=0, max_retries=0, scheduling_strategy=place)
+                self._asked[key] = task.remote()
+        if self._asked:
+            ray.wait(list(self._asked.values()), num_returns=len(self._asked), timeout=seconds)
+        for key, answer in list(self._asked.items()):
+            if _done(answer, 0):
+                del self._asked[key]
+                self._known[key] = _answer(answer)
+        return [{**each, "gpu_bytes": self._known.get(each["id"], 0)} for each in nodes]
+
+
+def _answer(answer: "ray.ObjectRef[int]") -> int:
+    """Return what a machine has told; 0 if it cannot."""
+    try:
+        return int(ray.get(answer))
+    except ERRORS:
+        return 0
 
 
 def _connect(address: str) -> bool:
@@ -213,7 +250,8 @@ def _ping(address: str) -> None:
 
 def _options(wanted: Mapping[str, Any], attempt: int) -> dict[str, Any]:
     """Return the options of an actor."""
-    near = wanted["near"]
+    near, only = wanted["near"], wanted["only"]
+    strategy = NodeAffinitySchedulingStrategy(near, soft=True) if near and not only else "SPREAD"
     return {
         "name": f"{wanted['name']}-{attempt}",
         "lifetime": "detached",
@@ -222,7 +260,9 @@ def _options(wanted: Mapping[str, Any], attempt: int) -> dict[str, Any]:
         "num_cpus": wanted["cpus"],
         "num_gpus": wanted["gpus"],
         "memory": wanted["memory_bytes"],
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(near, soft=True) if near else "SPREAD",
+        "scheduling_strategy": strategy,
+        # An affinity that is soft leaves for any machine, also for one that is not in `only`.
+        "label_selector": {NODE_ID: f"in({','.join(only)})"} if only else None,
     }
 
 

@@ -8,9 +8,9 @@ Each core makes certificates of its own when it starts, in memory. A node gets i
 through its actor. The authority signs nothing else, so cores that share a cluster cannot use each other's nodes.
 
 A process of its own holds the connection to the cluster (`ray_connection`). When it ends, another one is started at
-once, which waits for the head if that is gone. Starts wait for the new connection as long as it may take, since the head
-has lost nothing by it. After an end of the head they wait for RECONNECT_SECONDS, and then fail with an error that says
-so: nobody knows when a cluster is whole again.
+once, which waits for the head if that is gone. Starts wait for the new connection for as long as it may take, if the
+head still runs. After an end of the head they wait for RECONNECT_SECONDS and then fail with an error that says so,
+since nobody knows when a cluster is whole again.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from puna.process import cluster_certificates
 from puna.process.cluster_tls import core_context_of
 from puna.request_log import without_request
 from puna.runtime.errors import NodeError
+from puna.runtime.gpu_demand import demand, fits
 from puna.runtime.launcher import Endpoint, HostRequirements, HostResources, NodeStatus
 from puna.runtime.node import CORE_ID, Node
 from puna.runtime.ray_connection import PROGRAM, PlacedNode, RayConnection, RayNode
@@ -98,8 +99,10 @@ class RayLauncher:
         Raises NodeError if the cluster cannot start one, and HostFailedError if the host does not start.
         """
         connection = await self._connected()
-        number, needed = next(self._numbers), self._limited(requirements.resources)
-        placed = await connection.start(self._wanted(connection, requirements, number))
+        number = next(self._numbers)
+        wanted = self._wanted(connection, requirements, number)
+        taken = HostResources(cpus=wanted["cpus"], gpus=wanted["gpus"], memory_bytes=wanted["memory_bytes"])
+        placed = await connection.start(wanted)
         node = Node(placed.address, self._context, self._next_socket, self._silence_seconds)
         self._nodes[number] = node
 
@@ -109,7 +112,7 @@ class RayLauncher:
             await node.aclose()
             connection.end(placed.key)
             # The head will tell in a moment. Until then a load would evict another model.
-            connection.note_free(placed.node_id, needed)
+            connection.note_free(placed.node_id, taken)
 
         try:
             await node.connect()
@@ -133,9 +136,9 @@ class RayLauncher:
 
     def has_room(self, resources: HostResources) -> bool:
         """Return whether a machine has these resources free, or none would have them if all hosts ended."""
-        needed = self._limited(resources)
-        machines = [each for each in self._machines if _fits(needed, each.total)]
-        return not (machines and self._nodes) or any(_fits(needed, each.free) for each in machines)
+        asked = demand(resources, self._machines)
+        machines = [each for each in asked.machines if fits(asked.resources, each.total)]
+        return not (machines and self._nodes) or any(fits(asked.resources, each.free) for each in machines)
 
     def free_bytes(self) -> int:
         """Return the memory of the machine that has the most, less what Ray has given to others; 0: unknown."""
@@ -157,8 +160,9 @@ class RayLauncher:
 
     def _wanted(self, connection: RayConnection, requirements: HostRequirements, number: int) -> dict[str, Any]:
         """Return the request for the node of a host; see `puna.runtime.ray_driver`."""
-        needed = self._limited(requirements.resources)
-        ids = {each.node_id for each in connection.nodes if _fits(needed, each.free)}
+        asked = demand(requirements.resources, connection.nodes)
+        needed = asked.resources
+        ids = {each.node_id for each in asked.machines if fits(needed, each.free)}
         near = next((each for each in reversed(self._bases.get(requirements.base, [])) if each in ids), "")
         return {
             # For people who look at the cluster.
@@ -167,15 +171,11 @@ class RayLauncher:
             "gpus": needed.gpus,
             "memory_bytes": needed.memory_bytes,
             "near": near,
+            "only": [] if asked.everywhere else [each.node_id for each in asked.machines],
             "certificate": self._certificate,
             "lease_seconds": LEASE_SECONDS,
             "placement_seconds": self._placement_seconds,
         }
-
-    def _limited(self, resources: HostResources) -> HostResources:
-        """Return the resources to ask for: no GPUs if the cluster has none."""
-        has_some = any(each.total.gpus for each in self._machines)
-        return resources if has_some else replace(resources, gpus=0.0)
 
     def _remember(self, base: str, placed: PlacedNode) -> None:
         """Note that a machine has had the files of a base."""
@@ -252,10 +252,6 @@ class RayLauncher:
         self._connection, self._headless = connection, False
         self._watching = asyncio.create_task(self._watch(connection), context=without_request())
         return connection
-
-
-def _fits(needed: HostResources, free: HostResources) -> bool:
-    return needed.cpus <= free.cpus and needed.gpus <= free.gpus and needed.memory_bytes <= free.memory_bytes
 
 
 async def _ping(address: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from puna.backend import ModelSpec
 from puna.runtime.host_loading import HostLoader
-from puna.runtime.host_resources import base_of, resources_of
+from puna.runtime.host_resources import OWN_GPU_BYTES, base_of, resources_of
 from puna.runtime.launcher import HostResources
 
 
@@ -29,9 +29,13 @@ def test_the_files_of_a_model_count_and_so_do_its_options(registry, file):
         threads=3,
     )
     backend = registry.get("scripted")
-    assert resources_of(backend, spec) == HostResources(memory_bytes=1250, cpus=3.0, gpus=1.0)
+    expected = HostResources(memory_bytes=1250, cpus=3.0, gpus=1.0, gpu_bytes=1250 + OWN_GPU_BYTES)
+    assert resources_of(backend, spec) == expected
     assert resources_of(backend, replace(spec, threads=0, gpu_layers=0)).cpus == 1.0
-    assert resources_of(backend, replace(spec, gpu_layers=0)).gpus == 0.0
+    on_cpu = HostResources(memory_bytes=1250, cpus=3.0)
+    assert resources_of(backend, replace(spec, gpu_layers=0)) == on_cpu
+    assert resources_of(backend, spec, 0.25) == replace(on_cpu, gpus=0.25)
+    assert resources_of(backend, replace(spec, gpu_layers=0), 0.25) == on_cpu
     assert resources_of(backend, ModelSpec(path="/nowhere")).memory_bytes == 0
 
 
@@ -55,10 +59,16 @@ async def test_a_launcher_is_told(registry, file):
             raise ValueError(requirements)
 
     spec = ModelSpec(path=file("m", 80))
-    loader = HostLoader(Launcher())
-    with pytest.raises(ValueError, match="scripted") as raised:
-        await loader.load(
-            registry.get("scripted"), spec, report=lambda _: None, stall_seconds=1.0, on_death=lambda: None
-        )
-    (told,) = raised.value.args
-    assert (told.base, told.resources) == (spec.path, HostResources(memory_bytes=100, cpus=1.0, gpus=1.0))
+
+    async def told(loader, spec):
+        backend = registry.get("scripted")
+        with pytest.raises(ValueError, match="scripted") as raised:
+            await loader.load(backend, spec, report=lambda _: None, stall_seconds=1.0, on_death=lambda: None)
+        return raised.value.args[0]
+
+    found = await told(HostLoader(Launcher()), spec)
+    expected = HostResources(memory_bytes=100, cpus=1.0, gpus=1.0, gpu_bytes=100 + OWN_GPU_BYTES)
+    assert (found.base, found.resources) == (spec.path, expected)
+    configured = HostLoader(Launcher(), {"large": 2.0, "other": None}.get)
+    assert (await told(configured, replace(spec, name="large"))).resources.gpus == 2.0
+    assert (await told(configured, replace(spec, name="other"))).resources == expected

@@ -152,6 +152,26 @@ async def test_gpus_are_asked_for_where_there_are_some(launch):
     assert launcher._wanted(connection, needed, 1)["gpus"] == 1.0
 
 
+async def test_a_machine_is_named_only_where_gpus_differ(launch):
+    launcher = await launch()
+    connection = await launcher._connect()
+    needed = replace(NEEDED, base="w", resources=HostResources(memory_bytes=7, gpus=1.0, gpu_bytes=25 << 30))
+    launcher._remember("w", ray_connection.PlacedNode(key=1, node_id="n1", address=""))
+
+    def wanted(*sizes):
+        room = HostResources(gpus=2.0, memory_bytes=9)
+        connection.nodes = tuple(
+            replace(each, gpu_bytes=size << 30, total=room, free=room)
+            for each, size in zip(connection.nodes, sizes, strict=True)
+        )
+        found = launcher._wanted(connection, needed, 1)
+        return found["gpus"], found["only"], found["near"]
+
+    assert wanted(24, 24) == (2.0, [], "n1")
+    assert wanted(0, 0) == (1.0, [], "n1")
+    assert wanted(24, 50) == (0.5, ["n2"], "")
+
+
 async def test_a_process_that_has_ended_is_replaced_for_the_same_cluster(launch, heard, head):
     launcher = await launch("full")
     with pytest.raises(ClusterFullError, match="Ray: no room"):

@@ -97,7 +97,8 @@ def report(verdict: Verdict) -> str:
         delays = verdict.delays.get(kind, [])
         times = f"{statistics.median(delays):>8.2f}{max(delays):>8.2f}" if delays else ""
         lines.append(f"{kind:10}{count:>7}{len(delays):>9}{times}")
-    lines.append(f"{verdict.answers} short requests were answered, the slowest after {verdict.slowest:.1f} s ({verdict.slowest_text})")
+    slowest = f"the slowest after {verdict.slowest:.1f} s ({verdict.slowest_text})"
+    lines.append(f"{verdict.answers} short requests were answered, {slowest}")
     lines += [f"{count:>6} {text}" for text, count in verdict.errors.most_common()]
     lines += [f"FAULT: {each}" for each in verdict.faults[:MOST_FAULTS]]
     if verdict.faults:
