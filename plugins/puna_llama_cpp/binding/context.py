@@ -59,18 +59,21 @@ def _creation_error(message: str) -> Exception:
     return InvalidRequestError(message)
 
 
-def _can_shift(cache_type: str) -> bool:
+def _can_shift(cache_type: str, weights: Weights) -> bool:
     """Return whether llama.cpp survives a shift of keys of this type in the KV cache that it has just made.
 
     ggml moves the positions of f32 and f16 keys, and aborts for bf16. Quantized keys it moves as if they had been
     rotated before; where llama.cpp has not rotated them, because the length of a head is no multiple of 64, the shift
-    ends the process with SIGSEGV. A model of which every layer with attention has a sliding window has a second cache
-    without layers, and ggml aborts when it shifts that one.
+    ends the process with SIGSEGV. Where RoPE rotates a part of a quantized key, ggml aborts, since it cannot write back
+    a part. A model of which every layer with attention has a sliding window has a second cache without layers, and
+    ggml aborts when it shifts that one.
     """
     log = captured_log()
     if log.has_empty_cache():
         return False
-    return cache_type in ("f32", "f16") or (cache_type != "bf16" and not log.has_unrotated_keys())
+    if cache_type in ("f32", "f16"):
+        return True
+    return cache_type != "bf16" and weights.rotates_whole_keys and not log.has_unrotated_keys()
 
 
 MIN_OUTPUTS: Final = 8
@@ -144,7 +147,9 @@ class Context:
             lib.llama_model_is_recurrent(weights.pointer) or lib.llama_model_is_hybrid(weights.pointer)
         )
         self._window = max(int(lib.llama_model_n_swa(weights.pointer)), 0)
-        self.can_shift = _can_shift(cache_type) and self.has_memory and bool(lib.llama_memory_can_shift(self._memory))
+        self.can_shift = (
+            _can_shift(cache_type, weights) and self.has_memory and bool(lib.llama_memory_can_shift(self._memory))
+        )
         # Rounding up may exceed the training length, beyond which an embedding model has no positions.
         self.length = min(lib.llama_n_ctx_seq(pointer), weights.context_length)
         self.batch_size = int(lib.llama_n_batch(pointer))

@@ -158,13 +158,22 @@ class Weights:
 
         It is an upper bound: models with sliding windows or shared layers cache less.
         """
+        key, value = self._head_length("key"), self._head_length("value")
+        heads_kv = max(int(lib.llama_model_n_head_kv(self.pointer)), 1)
+        return int(lib.llama_model_n_layer(self.pointer)) * heads_kv * (key + value) * 2
+
+    def _head_length(self, part: str) -> int:
+        """Return the length of a head's keys or values: `part` is "key" or "value"."""
         # Files without an explicit length divide the width of the model equally among its heads.
         heads = max(int(lib.llama_model_n_head(self.pointer)), 1)
         width = int(lib.llama_model_n_embd(self.pointer)) // heads
-        key = int(self.metadata(f"{self.architecture}.attention.key_length") or width)
-        value = int(self.metadata(f"{self.architecture}.attention.value_length") or width)
-        heads_kv = max(int(lib.llama_model_n_head_kv(self.pointer)), 1)
-        return int(lib.llama_model_n_layer(self.pointer)) * heads_kv * (key + value) * 2
+        return int(self.metadata(f"{self.architecture}.attention.{part}_length") or width)
+
+    @property
+    def rotates_whole_keys(self) -> bool:
+        """Whether RoPE rotates all of a key, rather than a part of it."""
+        rotated = self.metadata(f"{self.architecture}.rope.dimension_count")
+        return not rotated or int(rotated) == self._head_length("key")
 
     @property
     def rerank_template(self) -> str:

@@ -67,6 +67,22 @@ async def test_an_encoder_without_pooling_is_refused(load, tmp_path, monkeypatch
         await load(path=str(tmp_path / "model.gguf"))
 
 
+@pytest.mark.parametrize(("architecture", "rotated"), [("stablelm", 16), ("stablelm", 64), ("deepseek2", None)])
+async def test_quantized_keys_that_rope_rotates_in_part_are_not_shifted(
+    load, tmp_path, monkeypatch, architecture, rotated
+):
+    """ggml would abort. The answer ends at the end of the context instead."""
+    if rotated:
+        shape = hyperparameters.Shape(more={"rope.dimension_count": rotated})
+        monkeypatch.setitem(hyperparameters.SHAPES, architecture, shape)
+    make.make(tmp_path / "model.gguf", architecture, experts=architecture == "deepseek2")
+    model = await load(path=str(tmp_path / "model.gguf"), context_length=256, kv_cache_type="q8_0")
+    sampling = Sampling(temperature=0, logit_bias=dict.fromkeys(range(len(make.CONTROLS)), -100.0))
+    request = SequenceRequest(prompt=prompt(1, 200), sampling=sampling, max_tokens=100)
+    *_, end = [event async for event in model.generate(request)]
+    assert end.output_tokens == (100 if rotated == 64 else 56)
+
+
 @pytest.mark.parametrize("architecture", ["gemma4", "falcon-h1", "qwen35", "minimax-01"])
 async def test_a_model_of_several_kinds_of_memory_writes_the_same_in_company(load, tmp_path, architecture):
     """Windows, shared keys, recurrent states beside attention, linear attention."""
