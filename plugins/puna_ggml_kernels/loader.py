@@ -47,6 +47,10 @@ _INTERFACE: Final = {
     "puna_set_batch_invariant": (None, ctypes.c_int),
     "puna_set_huge_pages": (None, ctypes.c_bool),
     "puna_set_sequences": (None, ctypes.c_void_p, ctypes.c_int),
+    "puna_top_candidates": (
+        ctypes.c_int,
+        *(ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_int),
+    ),
     "puna_matmul_calls": (ctypes.c_long,),
     "puna_expert_calls": (ctypes.c_long,),
     "puna_f16_calls": (ctypes.c_long,),
@@ -176,7 +180,8 @@ def huge_pages() -> Iterator[None]:
 def _open_library() -> ctypes.CDLL:
     """Load the library and make its names global."""
     # With local names at first: a library from other sources must not take the place of ggml's functions.
-    library = ctypes.CDLL(str(LIBRARY))
+    # PyDLL keeps Python's lock, which another thread would take in the microseconds of a call, and keep for longer.
+    library = ctypes.PyDLL(str(LIBRARY))
     try:
         for name, (result, *arguments) in _INTERFACE.items():
             function = getattr(library, name)

@@ -226,8 +226,11 @@ class Context:
 
     def logits(self, row: int) -> NDArray[np.float32]:
         """Return the logits of a row of the last batch: a writable view that the next batch invalidates."""
-        first = lib.llama_get_logits_ith(self.pointer, row)
-        return np.frombuffer(self._logits_row.from_address(ctypes.addressof(first.contents)), np.float32)
+        return np.frombuffer(self._logits_row.from_address(self.logits_address(row)), np.float32)
+
+    def logits_address(self, row: int) -> int:
+        """Return the address of the logits of a row of the last batch."""
+        return ctypes.addressof(lib.llama_get_logits_ith(self.pointer, row).contents)
 
     def pooled(self, slot: int, length: int) -> NDArray[np.float32]:
         """Return a copy of the pooled embedding of a sequence."""

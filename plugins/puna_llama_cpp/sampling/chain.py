@@ -4,17 +4,14 @@ The order is: bias, penalties, top-k, typical-p, top-p, min-p, temperature, draw
 largest logit; the filters cannot change that, so they are left out. The penalties look at the prompt too.
 """
 
-import ctypes
 import math
 
 import llama_cpp.llama_cpp as lib
-import numpy as np
-from numpy.typing import NDArray
 
 from puna.backend import InvalidRequestError, Sampling
 from puna_llama_cpp.binding.context import Context
 from puna_llama_cpp.binding.vocabulary import Vocabulary
-from puna_llama_cpp.sampling.top_k_prefilter import top_candidates, worthwhile
+from puna_llama_cpp.sampling.top_k_prefilter import Candidates, worthwhile
 
 _INT32 = 2**31 - 1
 _MAX_LAST_N = 1 << 20
@@ -29,7 +26,6 @@ _FINITE_OPTIONS = (
     "typical_p",
 )
 _RANDOM_SEED = lib.LLAMA_DEFAULT_SEED
-_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # the layout of llama_token_data
 
 
 def validate(sampling: Sampling) -> None:
@@ -74,7 +70,7 @@ class SamplerChain:
         neutral = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty) == (1.0, 0.0, 0.0)
         penalizes = last_n > 0 and not neutral
         size = _prefilter_size(sampling, last_n if penalizes else 0)
-        self._prefilter_size = size if worthwhile(vocabulary.size, size) else 0
+        self._candidates = Candidates(vocabulary.size, size) if size and worthwhile(vocabulary.size, size) else None
         if penalizes:
             self._add(
                 lib.llama_sampler_init_penalties(
@@ -119,22 +115,12 @@ class SamplerChain:
 
     def sample(self, context: Context, row: int) -> int:
         """Sample a token from a row of logits, and record it for the penalties."""
-        if self._prefilter_size:
-            logits = context.logits(row)
-            tokens = top_candidates(logits, self._prefilter_size)
-            if tokens is not None:
-                return self._sample_from(tokens, logits)
-        return int(lib.llama_sampler_sample(self._chain, context.pointer, row))
-
-    def _sample_from(self, tokens: NDArray[np.intp], logits: NDArray[np.float32]) -> int:
+        candidates = self._candidates
         # The chain works on any array of candidates; it need not hold the whole vocabulary.
-        data = np.zeros(len(tokens), _CANDIDATE)
-        data["id"] = tokens
-        data["logit"] = logits[tokens]
-        pointer = data.ctypes.data_as(lib.llama_token_data_p)
-        candidates = lib.llama_token_data_array(pointer, len(data), -1, False)
-        lib.llama_sampler_apply(self._chain, ctypes.byref(candidates))
-        token = int(candidates.data[candidates.selected].id)
+        if candidates is None or not candidates.select(context.logits_address(row)):
+            return int(lib.llama_sampler_sample(self._chain, context.pointer, row))
+        lib.llama_sampler_apply(self._chain, candidates.reference)
+        token = candidates.selected
         lib.llama_sampler_accept(self._chain, token)
         return token
 

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.backend import Sampling
+from puna_ggml_kernels.loader import installed
 from puna_llama_cpp.sampling import top_k_prefilter
-from puna_llama_cpp.sampling.top_k_prefilter import MAX_CANDIDATES, top_candidates
+from puna_llama_cpp.sampling.top_k_prefilter import MAX_CANDIDATES, Candidates, top_candidates
 
 
 @given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from([1.0, 20.0, 1000.0]))
@@ -23,6 +24,44 @@ def test_where_most_are_ruled_out_all_must_be_looked_at():
     logits = np.full(MAX_CANDIDATES * 4, -np.inf, np.float32)
     logits[:10] = 1
     assert top_candidates(logits, 40) is None
+
+
+def selected(logits, count, kernels):
+    """Return the tokens and logits that `Candidates` gives to llama.cpp's samplers; None: it gives none."""
+    with pytest.MonkeyPatch.context() as patched:
+        if not kernels:
+            patched.setattr(top_k_prefilter, "installed", lambda: None)
+        candidates = Candidates(len(logits), count)
+    if not candidates.select(logits.ctypes.data):
+        return None
+    array = candidates.reference.contents
+    assert (array.selected, array.sorted) == (-1, False)
+    return [(array.data[i].id, array.data[i].logit) for i in range(array.size)]
+
+
+@pytest.mark.kernels
+@given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from([1.0, 20.0, 1000.0]), st.integers(0, 99))
+def test_the_kernels_select_what_numpy_selects(seed, count, steps, more):
+    draw = np.random.default_rng(seed)
+    # Any number of logits: it need divide neither into groups nor into registers.
+    logits = np.round(draw.standard_normal(MAX_CANDIDATES * 4 + more) * steps).astype(np.float32)
+    logits[draw.integers(0, len(logits), 50)] = -np.inf
+    assert installed()
+    found = selected(logits, count, kernels=True)
+    assert found == selected(logits, count, kernels=False)
+    if (tokens := top_candidates(logits, count)) is None:
+        assert found is None
+    else:
+        assert found == [(token, logits[token]) for token in tokens]
+
+
+@pytest.mark.kernels
+def test_the_kernels_select_no_more_than_there_is_room_for():
+    logits = np.zeros(MAX_CANDIDATES * 4, np.float32)
+    logits[: MAX_CANDIDATES - 1] = 1
+    assert len(selected(logits, 40, kernels=True)) == MAX_CANDIDATES - 1
+    logits[: MAX_CANDIDATES + 1] = 1
+    assert selected(logits, 40, kernels=True) is None
 
 
 def test_small_vocabularies_are_left_whole():
