@@ -53,6 +53,7 @@ FIGURES: Mapping[str, Callable[[Outcome], float | None]] = {
     "first": _first,
     "gap p50": lambda outcome: _gap(outcome, 0.5),
     "gap p99": lambda outcome: _gap(outcome, 0.99),
+    "longest gap": lambda outcome: _gap(outcome, 1.0),
     "gap p99/p50": _unevenness,
 }
 """Each is None where a server counted nothing, or said nothing, of which it could be told."""

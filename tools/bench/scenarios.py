@@ -1,6 +1,7 @@
 """What is asked: one function a scenario, each asks one server once and returns an Outcome."""
 
 import asyncio
+import itertools
 import json
 import random
 import sys
@@ -131,6 +132,45 @@ async def long_prompt_beside(server: Server, model: str, turn: int) -> Outcome:
     return outcome
 
 
+async def beside_prompts(
+    server: Server, model: str, turn: int, *, prompt: Callable[[int, int], str], first: int
+) -> Outcome:
+    """Seven streams run while an eighth client sends one prompt after the other. Only the seven are counted.
+
+    `prompt` returns the text of a prompt for the turn and the number of the prompt in it.
+    """
+
+    async def eighth() -> None:
+        for number in itertools.count():
+            await generate(server, model, prompt(turn, number), 1)
+
+    prompts = asyncio.ensure_future(eighth())
+    try:
+        outcome = await streams(server, model, turn, count=7, tokens=160, first=first)
+        if prompts.done():
+            prompts.result()  # only an error ends them
+    finally:
+        prompts.cancel()
+        await asyncio.wait([prompts])
+    return outcome
+
+
+def evicting(turn: int, number: int) -> str:
+    """Return a prompt that has nothing in common with others, so that it evicts a sequence from a full cache."""
+    return text(1000, 10_000_000 + 1000 * turn + number)
+
+
+def coming_back(turn: int, number: int) -> str:
+    """Return a prompt that came before and has been evicted since, with a new end."""
+    return f"{text(1000, 11_000_000 + number % _ROUNDABOUT)} {text(8, 1000 * turn + number)}"
+
+
+async def fill_slots(server: Server, model: str, *, prompt: Callable[[int, int], str]) -> None:
+    """Let a cache of sixteen sequences evict the first ones."""
+    for number in range(_ROUNDABOUT):
+        await generate(server, model, prompt(0, number), 1)
+
+
 async def copying(server: Server, model: str, turn: int) -> Outcome:
     """A text that copies its prompt word for word, temperature 0. It is known, so a wrong one is an error."""
     at = 37 * turn % len(CYCLE)
@@ -231,6 +271,8 @@ _LONG = 128
 _SHORT = 40
 """Tokens of models that take a tenth of a second for each."""
 _COPIED = 256
+_ROUNDABOUT = 24
+"""Prompts that come in turn: more than a cache holds."""
 QUESTIONS = (
     "Who are you?",
     "Tell me a short story about a fox and a river.",
@@ -238,9 +280,10 @@ QUESTIONS = (
 )
 RATE = ("tokens/s", "first", "gap p50", "gap p99")
 PROMPT = ("prompt/s", "first")
+GAPS = ("tokens/s", "gap p50", "gap p99", "longest gap")
 TOY = ("tokens/s", "first")
 # The numbers of the first prompts of scenarios that share a model.
-_WARM, _EIGHT, _SIXTEEN, _GRPC, _GRPC_EIGHT = range(100_000, 600_000, 100_000)
+_WARM, _EIGHT, _SIXTEEN, _GRPC, _GRPC_EIGHT, _EVICTIONS, _RESTORES = range(100_000, 800_000, 100_000)
 SCENARIOS = (
     Scenario("cold", "135m", cold, ("first",), unloads=True),
     one("one", "135m", _LONG),
@@ -265,6 +308,20 @@ SCENARIOS = (
     Scenario("second turn", "135m", second_turn, ("first",)),
     Scenario("resumed", "135m", resumed, ("first",), unloads=True),
     Scenario("long prompt beside", "135m", long_prompt_beside, (*RATE, "gap p99/p50")),
+    Scenario(
+        "streams beside evictions",
+        "135m",
+        partial(beside_prompts, prompt=evicting, first=_EVICTIONS),
+        GAPS,
+        prepare=partial(fill_slots, prompt=evicting),
+    ),
+    Scenario(
+        "streams beside restores",
+        "135m",
+        partial(beside_prompts, prompt=coming_back, first=_RESTORES),
+        GAPS,
+        prepare=partial(fill_slots, prompt=coming_back),
+    ),
     Scenario("copying", "copier", copying, ("tokens/s", "decoding/s")),
     Scenario("agent", "agent", agent, ("tokens/s",)),
     Scenario("wander", "agent", wander, ("tokens/s", "decoding/s")),
