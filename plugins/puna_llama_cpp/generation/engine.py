@@ -29,6 +29,7 @@ Late masks. A constraint's mask comes from another process. A sequence whose mas
 begins before its mask has come, so that it delays no other sequence again.
 """
 
+import math
 import sys
 import threading
 import time
@@ -169,6 +170,7 @@ class Engine:
         # Events wait for the next batch, before which they are sent. Without a running sequence no batch follows.
         if not self._slots.busy:
             self._delivery.send()
+            self._context.release_copy_buffer()
             if self._save_due and self._disk is not None:
                 # One for each step, so that a prompt that arrives waits for one at most.
                 self._save_due = self._disk.save_one(self._slots.contents())
@@ -193,7 +195,9 @@ class Engine:
         if self._waiting:
             if arrived:
                 self._waiting.sort(key=lambda sequence: -sequence.request.priority)  # stable: equals stay in order
-            self._waiting = self._slots.admit(self._waiting, self._prefill_tokens())
+            streaming = any(sequence.decoding for sequence in self._slots.running)
+            copy_seconds = self._prefill_budget.decode_seconds if streaming else math.inf
+            self._waiting = self._slots.admit(self._waiting, self._prefill_tokens(), copy_seconds)
 
     def _prefill_tokens(self) -> int:
         """Return how many prompt tokens may go into the next step."""

@@ -85,6 +85,11 @@ class PrefillBudget:
             self._prefill_token_seconds = _moving_average(self._prefill_token_seconds, added)
         self._mixed_steps += bool(decoding and prompt_tokens)
 
+    @property
+    def decode_seconds(self) -> float:
+        """The duration of a step of decoding sequences alone; 0: not measured yet."""
+        return self._decode_seconds
+
     def tokens(self, decoding: int, prompts: int) -> int:
         """Return how many prompt tokens may go into a step with this many decoding sequences and waiting prompts.
 

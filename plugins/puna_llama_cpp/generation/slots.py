@@ -5,6 +5,8 @@
 
 import itertools
 import logging
+import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -105,9 +107,10 @@ class Slots:
                 longest = max(longest, common if whole and common >= slot.shortest_cut else 0)
         return longest
 
-    def admit(self, waiting: list[Sequence], prefill_tokens: int) -> list[Sequence]:
+    def admit(self, waiting: list[Sequence], prefill_tokens: int, copy_seconds: float = math.inf) -> list[Sequence]:
         """Place waiting sequences, given in order of priority, and return the others.
 
+        None is placed once copies have taken `copy_seconds`, but for the first: the streams wait for copies.
         A sequence that would get none of the next step's `prefill_tokens` is not placed: its idle slot would only
         break the contiguous row of running sequences. A prompt that shares its beginning with a prefill under way waits
         for it, unless the prefill has a lower priority.
@@ -116,16 +119,20 @@ class Slots:
         # Recomputed in each step: a prompt that waited may be cancelled, and no prefill may stop for a prompt that is
         # gone.
         self._shared_ends.clear()
+        until = time.perf_counter() + copy_seconds
+        placed = 0
         for index, sequence in enumerate(waiting):
-            if not self.idle_count or self._pending_before(sequence) >= prefill_tokens:
+            late = placed and time.perf_counter() > until
+            if late or not self.idle_count or self._pending_before(sequence) >= prefill_tokens:
                 remaining += waiting[index:]  # no later one has a higher priority
                 break
             if self._waits_for_prefill(sequence):
                 remaining.append(sequence)
             else:
                 self._place(sequence)
+                placed += 1
         # The saved state is that of this moment. The next batch changes the sequence that it was copied from.
-        self._context.release_copy_buffer()
+        self._context.forget_copy()
         return remaining
 
     def _pending_before(self, sequence: Sequence) -> int:
@@ -222,6 +229,7 @@ class Slots:
         sequence.start(placement.slot, self.truncate(sequence, reused))
         slot.sequence, slot.salt, slot.last_used = sequence, salt, next(self._clock)
         self._running.append(sequence)
+        self._tell_disk()
         log.debug("slot %d takes %d tokens, %d cached", placement.slot, len(sequence.tokens), sequence.evaluated)
 
     def _copied_cut(self, source: Slot) -> int:
@@ -260,6 +268,13 @@ class Slots:
             # recurrent model would lose its whole state here, so it is not asked.
             self.truncate(sequence, len(slot.cached_tokens))
         slot.end_position = sequence.images.position(len(slot.cached_tokens))
+        self._tell_disk()
+        if self._disk is not None:
+            self._disk.expect(slot.index, len(slot.cached_tokens))
+
+    def _tell_disk(self) -> None:
+        if self._disk is not None:
+            self._disk.writer.busy = self.busy
 
     def padding(self, busy: Iterable[int]) -> dict[int, int]:
         """Return the idle slots that make a row of busy slots contiguous, each with the position of a padding token.

@@ -1,7 +1,9 @@
 """Which sequences of a model go to the disk and come back, when, and on which thread.
 
 Saving. A sequence leaves memory when another takes its slot and when the model is unloaded. The decode thread copies
-the state of the sequence (milliseconds, about as long as one step), and a thread of its own writes the copy. Sequences
+the state of the sequence, and a thread of its own writes the copy. Streams wait for the copy, so it must take a part of
+a step. Fresh memory would take longer than the copy itself, so the writing thread has touched the memory before. While
+the model computes, that thread takes a tenth of a core, unless another copy or a prompt waits for it. Sequences
 of a model that has been idle for a while are saved in advance, so that the unloading finds little to do and a killed
 process loses little. A sequence is saved only if the disk lacks enough of it: a chat that grows turn by
 turn is written anew when an eighth was added, so all writes of a chat together stay within nine times its last size.
@@ -19,7 +21,6 @@ import logging
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -29,10 +30,12 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from puna_llama_cpp.kv_store.buffers import MAX_BYTES
 from puna_llama_cpp.kv_store.file_format import Secret, State
 from puna_llama_cpp.kv_store.fingerprint import ModelIdentity
 from puna_llama_cpp.kv_store.folder import CacheFolder
 from puna_llama_cpp.kv_store.store import SequenceStore, StoredSequence
+from puna_llama_cpp.kv_store.writer import Job, StateWriter
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +53,6 @@ _MAX_BACKLOG_BYTES: Final = 512 << 20
 """Bytes of copied states that may wait to be written. The first one is always taken."""
 _READER_THREADS: Final = 16
 """Threads that look for stored sequences. One of them at a time reads a file."""
-_MAX_SPARE_BYTES: Final = 256 << 20
-"""Bytes of the memory that is kept for the next copy, while the model is in use."""
 _MAX_HELD_BYTES: Final = 512 << 20
 """Bytes of states that were read and wait for a slot. The first one is always read."""
 _ASSUMED_BYTES_PER_SECOND: Final = 300e6
@@ -94,20 +95,15 @@ class SlotContent:
     last_used: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    tokens: list[int]
-    salt: str
-    state: State
-    keep_buffer: bool
-    """True if the memory of the state is kept for the next copy."""
-
-
 class StateReader(Protocol):
     """The part of a context that the cache uses."""
 
     def shortest_cut(self, length: int) -> int:
         """Return how many tokens a state of `length` tokens must keep."""
+        ...
+
+    def state_bytes(self, slot: int) -> int:
+        """Return the size of the copy that `state` would make."""
         ...
 
     def state(self, slot: int, buffer: State | None = None) -> State:
@@ -130,19 +126,13 @@ class DiskCache:
         self._read_bytes_per_second = _ASSUMED_BYTES_PER_SECOND
         self._held: dict[tuple[str, str], weakref.ref[State]] = {}
         """The states that were read and are still in use, by the partitions and names of their files."""
-        self._spare: State | None = None
-        """Memory of a state that has been written, for the next one."""
-        self._changed = threading.Condition()
-        self._jobs: deque[_Job] = deque()
-        self._writing: _Job | None = None
         self._deadline: float | None = None
         """When the saving at the unloading ends; None: the model is in use."""
         self._reading = threading.Lock()
         # Many threads, so that no prompt waits for a file that it does not need.
         self._reader = ThreadPoolExecutor(_READER_THREADS, "kv-read")
         self._opened: Future[None] = self._reader.submit(self._open, options, identity)
-        self._writer = threading.Thread(target=self._write_jobs, name="kv-write", daemon=True)
-        self._writer.start()
+        self.writer = StateWriter(self._write)
 
     def _open(self, options: DiskCacheOptions, identity: ModelIdentity) -> None:
         try:
@@ -183,7 +173,10 @@ class DiskCache:
             return None
         # Ids of images mean nothing in another process.
         text = next((index for index, token in enumerate(tokens) if token < 0), len(tokens))
-        found = store.find(tokens, salt, min(reusable, text))
+        prompt = tokens[: min(reusable, text)]
+        self.writer.finish(prompt, salt, cached() + MIN_TOKENS)
+        self._check_closing()
+        found = store.find(prompt, salt, len(prompt))
         if found is None or not self._pays(found, found.common - cached()):
             return None
         # One file at a time: a disk reads two at once no sooner. Prompts that need the same file share it.
@@ -233,39 +226,46 @@ class DiskCache:
             average, value = self._prefill_token_seconds, seconds / tokens
             self._prefill_token_seconds = average + _NEWEST_WEIGHT * (value - average) if average else value
 
-    def save(self, content: SlotContent, *, keep_buffer: bool = True) -> bool:
+    def expect(self, slot: int, length: int) -> None:
+        """Have memory prepared for the copy of a sequence that has ended. Call it on the decode thread."""
+        if length < MIN_TOKENS or (self._store is None and self._opened.done()):
+            return
+        self.writer.expect(self._context.state_bytes(slot))
+
+    def save(self, content: SlotContent) -> bool:
         """Copy the state of a slot and have it written, if the disk lacks it. Return whether it was copied.
 
-        Call it on the decode thread, while the slot still holds its tokens. `keep_buffer`: more copies will follow.
+        Call it on the decode thread, while the slot still holds its tokens.
         """
         if not self._lacks(content.tokens, content.salt):
             return False
-        with self._changed:
-            waiting = [*self._jobs, *([self._writing] if self._writing else [])]
+        waiting = self.writer.unwritten()
         if any(job.salt == content.salt and job.tokens == content.tokens for job in waiting):
             return False
         if waiting and sum(len(job.state) for job in waiting) > _MAX_BACKLOG_BYTES:
             return False
-        if (job := self._copy(content, keep_buffer=keep_buffer)) is None:
+        if self.writer.busy and self._context.state_bytes(content.slot) > MAX_BYTES:
             return False
-        with self._changed:
-            self._jobs.append(job)
-            self._changed.notify()
+        if (job := self._copy(content)) is None:
+            return False
+        self.writer.put(job)
         return True
 
-    def _copy(self, content: SlotContent, *, keep_buffer: bool) -> _Job | None:
-        buffer, self._spare = self._spare, None
+    def _copy(self, content: SlotContent) -> Job | None:
         try:
-            state = self._context.state(content.slot, buffer)
+            state = self._context.state(content.slot, self.writer.take_buffer())
         except MemoryError:
             return None
-        return _Job(content.tokens, content.salt, state, keep_buffer) if len(state) else None
+        if not len(state):
+            return None
+        base = state.base
+        return Job(content.tokens, content.salt, state, base if isinstance(base, np.ndarray) else state)
 
     def save_one(self, contents: Sequence[SlotContent]) -> bool:
         """Save the newest of some slots that the disk lacks; return False if none was copied. See `save`."""
-        if any(self.save(each, keep_buffer=False) for each in _newest_first(contents)):
+        if any(self.save(each) for each in _newest_first(contents)):
             return True
-        self._spare = None  # an idle model keeps no memory for this
+        self.writer.release_buffers()  # an idle model keeps no memory for this
         return False
 
     def _lacks(self, tokens: list[int], salt: str) -> bool:
@@ -277,23 +277,8 @@ class DiskCache:
             return not self._opened.done()
         return len(tokens) - store.covered(tokens, salt) >= max(MIN_TOKENS, len(tokens) * _MIN_NEW_SHARE)
 
-    def _write_jobs(self) -> None:
+    def _write(self, job: Job) -> None:
         self._opened.result()
-        while True:
-            with self._changed:
-                self._writing = None
-                self._changed.wait_for(lambda: self._jobs or self._deadline is not None)
-                if not self._jobs:
-                    return
-                self._writing = job = self._jobs.popleft()
-            self._write(job)
-            buffer = job.state.base if job.state.base is not None else job.state
-            if job.keep_buffer and isinstance(buffer, np.ndarray) and len(buffer) <= _MAX_SPARE_BYTES:
-                self._spare = buffer
-            # Nothing may hold the memory while this thread waits for the next job.
-            del job, buffer
-
-    def _write(self, job: _Job) -> None:
         if (store := self._store) is None:
             return
         # Sequences that other processes have stored meanwhile need not be written again.
@@ -301,12 +286,13 @@ class DiskCache:
         if not self._lacks(job.tokens, job.salt):
             return
         try:
-            if store.write(job.tokens, job.salt, job.state, self._prefill_token_seconds, self._check):
+            if store.write(job.tokens, job.salt, job.state, self._prefill_token_seconds, self._check_writing):
                 log.debug("stored %d tokens", len(job.tokens))
         except _DeadlineError:
             log.info("a sequence of %d tokens is not kept on disk: the time is over", len(job.tokens))
 
-    def _check(self) -> None:
+    def _check_writing(self) -> None:
+        self.writer.pace()
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise _DeadlineError
 
@@ -321,21 +307,18 @@ class DiskCache:
 
         A second call does nothing: the context from which a sequence would be saved may be freed.
         """
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        with self._changed:
-            if self._deadline is not None:
-                return
-            self._deadline = deadline
-            self._changed.notify()
+        if self._deadline is not None:
+            return
+        self._deadline = deadline = time.monotonic() + _CLOSE_SECONDS
         self._reader.shutdown(wait=False)
-        self._writer.join()
+        self.writer.close()
         if (store := self._store) is not None:
             for content in _newest_first(contents):
                 if time.monotonic() > deadline:
                     break
                 # Another process may have removed the file of a sequence that was in memory all the time.
                 store.refresh(content.salt)
-                if self._lacks(content.tokens, content.salt) and (job := self._copy(content, keep_buffer=False)):
+                if self._lacks(content.tokens, content.salt) and (job := self._copy(content)):
                     self._write(job)
         self._reader.shutdown()
 

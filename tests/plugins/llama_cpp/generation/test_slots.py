@@ -27,6 +27,14 @@ async def test_what_the_last_sequence_left_is_reused(context, make_sequence, pre
     prefill(context, again)  # fails if the cache holds anything else at these positions
 
 
+async def test_copies_of_one_step_end_with_its_time(context, make_sequence, prefill):
+    slots = Slots(context, 4)
+    waiting = [make_sequence(PROMPT), make_sequence(OTHER)]
+    rest = slots.admit(waiting, PLENTY, 0.0)
+    assert rest == waiting[1:]
+    assert slots.admit(rest, PLENTY, 0.0) == []
+
+
 async def test_another_salt_reuses_nothing(context, make_sequence, prefill):
     slots = Slots(context, 4)
     first = make_sequence(PROMPT, cache_salt="mine")

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,55 @@ async def test_an_idle_model_saves_in_advance(open_model, write, files, monkeypa
         await asyncio.sleep(0.001)
     await model.aclose()
     assert len(files()) == 2
+
+
+async def test_a_sequence_is_copied_into_memory_that_was_touched_before(open_model, write, monkeypatch):
+    model = await open_model(parallel=1)
+    await write(model, PROMPT)
+    disk = model._disk
+    while disk.writer._buffers.lacking:  # noqa: ASYNC110 (a thread's)
+        await asyncio.sleep(0.001)
+    given, copy = [], type(model._context).state
+    monkeypatch.setattr(type(model._context), "state", lambda *each: given.append(each[2]) or copy(*each))
+    await write(model, OTHER)
+    await model.aclose()
+    assert len(given[0]) == disk.writer._buffers.size
+
+
+async def test_writing_that_makes_way_for_streams_does_not_delay_the_unloading(open_model, write, files, monkeypatch):
+    monkeypatch.setattr("puna_llama_cpp.kv_store.writer._SHARE", 1e-9)
+    model = await open_model(parallel=1)
+    await write(model, PROMPT)
+    await write(model, OTHER, max_tokens=1)
+    model._disk.writer.busy = True
+    await model.aclose()
+    assert len(files()) == 2
+
+
+async def test_a_prompt_waits_until_its_sequence_is_written(open_model, write, monkeypatch):
+    model = await open_model(parallel=1)
+    go, put = threading.Event(), cache_module.SequenceStore.write
+    monkeypatch.setattr(cache_module.SequenceStore, "write", lambda *each: go.wait() and put(*each))
+    await write(model, PROMPT)
+    await write(model, OTHER)  # evicts the first
+    again = asyncio.create_task(write(model, (*PROMPT, 9)))
+    while not model._disk.writer._hurried:  # noqa: ASYNC110 (a thread's)
+        await asyncio.sleep(0.001)
+    go.set()
+    assert (await again)[1].cached_prompt_tokens == len(PROMPT)
+    await model.aclose()
+
+
+async def test_a_state_that_is_too_large_is_copied_only_without_streams(open_model, write, monkeypatch):
+    monkeypatch.setattr(cache_module, "MAX_BYTES", 1)
+    model = await open_model(parallel=1)
+    await write(model, PROMPT)
+    (content,) = model._engine._slots.contents()
+    model._disk.writer.busy = True
+    assert not model._disk.save(content)
+    model._disk.writer.busy = False
+    assert model._disk.save(content)
+    await model.aclose()
 
 
 async def test_a_short_prompt_is_not_kept(answer, files):

@@ -102,6 +102,19 @@ def test_a_damaged_file_is_dropped(make_store, tmp_path, place, caplog):
     assert find(store, CHAT) == 0
 
 
+def test_a_file_with_the_content_of_another_is_dropped(make_store, tmp_path, caplog):
+    write(make_store(), CHAT)
+    (kept,) = tmp_path.rglob("*.kv")
+    write(make_store(), CHAT[::-1])
+    (other,) = set(tmp_path.rglob("*.kv")) - {kept}
+    other.write_bytes(kept.read_bytes())
+    store = make_store()
+    assert (find(store, CHAT), find(store, CHAT[::-1])) == (100, 0)
+    assert caplog.text.count("is removed") == 1
+    assert write(store, CHAT[::-1])
+    assert find(make_store(), CHAT[::-1]) == 100
+
+
 def test_a_file_that_another_process_has_removed_is_a_miss(make_store, tmp_path):
     store = make_store()
     write(store, CHAT)
