@@ -35,6 +35,7 @@ def visible_to(host):
 def prepare(server):
     server.upload("small", MODELS / "scripted.gguf", backend="scripted")
     server.upload("second", MODELS / "chatter.gguf", backend="scripted")
+    server.upload("third", MODELS / "jinja.gguf", backend="scripted")
     files = {"weights": server.blob(bytes(LARGE_BYTES))}
     body = {"model": "large", "backend": "scripted", "format": "scripted", "files": files, "stream": False}
     server.json("/api/create", body)
@@ -58,6 +59,9 @@ def test_small_models_share_a_gpu_and_a_large_one_has_several(make_cluster, star
         with start_server(cluster) as server:
             prepare(server)
             found = load(cluster, server, "small", "large", "second")
+            # All GPUs are taken, so one of the models leaves.
+            assert len(load(cluster, server, "third")["third"]) == 1
+            assert len(server.json("/api/ps")["models"]) == 3
     assert len(found["small"]) == 1
     assert found["second"] == found["small"]
     assert len(found["large"]) == 2

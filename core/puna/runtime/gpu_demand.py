@@ -10,10 +10,14 @@ room now, then the one that needs the fewest GPUs, and of these the one with the
 every machine asks for all GPUs of one, and its backend leaves the rest of the model in main memory.
 
 Where the memory of a GPU is not known, a host asks for one.
+
+A cluster tells how much of a machine's GPUs is free, and not of which. Two GPUs of which 0.4 is free have no room for a
+host that needs 0.6. So the parts that hosts of this core have are counted for each GPU. Other cores are thought to have
+whole GPUs.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -21,6 +25,8 @@ from puna.runtime.launcher import HostResources
 
 STEPS: Final = 100
 """Parts of a GPU that are told apart."""
+ROUNDING: Final = 1e-6
+"""The error of sums of parts."""
 
 
 class Machine(Protocol):
@@ -42,6 +48,10 @@ class Machine(Protocol):
     def gpu_bytes(self) -> int:
         """Memory of one of its GPUs, of the smallest if they differ; 0: unknown."""
 
+    @property
+    def used_gpus(self) -> Mapping[str, float]:
+        """The parts of its GPUs that hosts of this core have, by Ray's names for the GPUs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:
@@ -56,7 +66,19 @@ class Demand:
 
 def fits(needed: HostResources, free: HostResources) -> bool:
     """Return whether resources are there."""
-    return needed.cpus <= free.cpus and needed.gpus <= free.gpus and needed.memory_bytes <= free.memory_bytes
+    return needed.cpus <= free.cpus and needed.gpus <= free.gpus + ROUNDING and needed.memory_bytes <= free.memory_bytes
+
+
+def has_room(needed: HostResources, machine: Machine) -> bool:
+    """Return whether a machine has resources free, and these on as few GPUs as they are for."""
+    if not fits(needed, machine.free):
+        return False
+    used = machine.used_gpus.values()
+    others = math.ceil(machine.total.gpus - machine.free.gpus - sum(used) - ROUNDING)
+    whole = machine.total.gpus - len(used) - max(others, 0)
+    if needed.gpus > 1:
+        return needed.gpus <= whole
+    return not needed.gpus or whole >= 1 or any(needed.gpus <= 1 - each + ROUNDING for each in used)
 
 
 def demand(needed: HostResources, machines: Sequence[Machine]) -> Demand:
@@ -81,8 +103,8 @@ def _in_class(needed: HostResources, machines: Sequence[Machine]) -> Demand:
 def _rank(needed: HostResources, found: Demand) -> tuple[bool, bool, float, bool, int]:
     """Return a key that is the smallest for the best class."""
     size, gpus = found.machines[0].gpu_bytes, found.resources.gpus
-    has_room = any(fits(found.resources, each.free) for each in found.machines)
-    return gpus < _count(needed, size), not has_room, max(gpus, 1.0), not size, size
+    is_free = any(has_room(found.resources, each) for each in found.machines)
+    return gpus < _count(needed, size), not is_free, max(gpus, 1.0), not size, size
 
 
 def _count(needed: HostResources, gpu_bytes: int) -> float:

@@ -33,11 +33,19 @@ class HostActor:
         self._node: subprocess.Popen[str] | None = None
 
     def place(self) -> dict[str, Any]:
-        """Return the id and the address of this actor's machine, and the address of the head, as Ray knows them."""
+        """Return the id, the address and the GPUs of this actor's machine, and the address of the head.
+
+        They are as Ray knows them. The GPUs are those that this actor has something of.
+        """
         import ray
 
         context = ray.get_runtime_context()
-        return {"node_id": context.get_node_id(), "host": ray.util.get_node_ip_address(), "head": context.gcs_address}
+        return {
+            "node_id": context.get_node_id(),
+            "host": ray.util.get_node_ip_address(),
+            "gpu_ids": [str(each) for each in ray.get_gpu_ids()],
+            "head": context.gcs_address,
+        }
 
     def start(self, host: str, head: str, certificate: Mapping[str, str], lease_seconds: float) -> str:
         """Start a node that listens on an address of this machine; return "host:port". Raises RuntimeError.

@@ -11,7 +11,7 @@ from asyncio.subprocess import PIPE
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from puna.process import child_environment
@@ -47,6 +47,8 @@ class RayNode:
     total: HostResources
     gpu_bytes: int = 0
     """Memory of one of its GPUs, of the smallest if they differ; 0: unknown."""
+    used_gpus: Mapping[str, float] = field(default_factory=dict)
+    """The parts of its GPUs that hosts of this core have, by Ray's names for the GPUs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,8 @@ class PlacedNode:
     node_id: str
     """The machine on which it runs."""
     address: str
+    gpu_ids: tuple[str, ...] = ()
+    """Ray's names of the GPUs that its host sees."""
 
 
 class ClusterFullError(NodeError):
@@ -139,7 +143,8 @@ class RayConnection:
             del self._answers[key]
         if error := found.get("error"):
             raise (ClusterFullError if found.get("full") else NodeError)(f"Ray: {error}")
-        return PlacedNode(key=key, node_id=found["node_id"], address=found["address"])
+        gpu_ids = tuple(found.get("gpu_ids", ()))
+        return PlacedNode(key=key, node_id=found["node_id"], address=found["address"], gpu_ids=gpu_ids)
 
     def end(self, key: int) -> None:
         """End the actor of a node."""

@@ -11,7 +11,7 @@ The core writes requests to standard input, a line of JSON each, and reads answe
 
     {"id": 1, "start": {...}}    start the node of a host; see below for the answer
     {"id": 1, "end": true}       end it, or give up its start; no answer
-    {"id": 1, "address": ...}    the node listens on "host:port", on the machine `node_id`
+    {"id": 1, "address": ...}    the node listens on "host:port", on the machine `node_id`, and may use `gpu_ids`
     {"id": 1, "error": ...}      it has not started; with `full` if no machine has room
     {"event": "connected"}       with the address of the cluster, and whether this process has started the cluster
     {"event": "failed"}          with an error: there is no cluster. The process ends
@@ -127,7 +127,8 @@ class Driver:
                 raise RuntimeError(f"the node has not started within {START_SECONDS:g} s")
             actor.leave_with_node.remote()
             self._starting.discard(key)
-            self._write({"id": key, "node_id": found["node_id"], "address": ray.get(start)})
+            place = {"node_id": found["node_id"], "gpu_ids": found["gpu_ids"]}
+            self._write({"id": key, "address": ray.get(start), **place})
         except ERRORS as error:
             self._write({"id": key, "error": _text(error)})
             self._end(key)

@@ -32,7 +32,7 @@ from puna.process import cluster_certificates
 from puna.process.cluster_tls import core_context_of
 from puna.request_log import without_request
 from puna.runtime.errors import NodeError
-from puna.runtime.gpu_demand import demand, fits
+from puna.runtime.gpu_demand import demand, fits, has_room
 from puna.runtime.launcher import Endpoint, HostRequirements, HostResources, NodeStatus
 from puna.runtime.node import CORE_ID, Node
 from puna.runtime.ray_connection import PROGRAM, PlacedNode, RayConnection, RayNode
@@ -79,6 +79,8 @@ class RayLauncher:
         self._numbers = itertools.count(1)
         self._nodes: dict[int, Node] = {}
         """The nodes that run, by numbers of their own."""
+        self._placed: dict[int, tuple[PlacedNode, float]] = {}
+        """Where each of them runs, and the GPUs that it has."""
         self._bases: OrderedDict[str, list[str]] = OrderedDict()
         """The machines that have run hosts of a base, the last one at the end."""
         self._connection: RayConnection | None = None
@@ -100,14 +102,16 @@ class RayLauncher:
         """
         connection = await self._connected()
         number = next(self._numbers)
-        wanted = self._wanted(connection, requirements, number)
+        wanted = self._wanted(requirements, number)
         taken = HostResources(cpus=wanted["cpus"], gpus=wanted["gpus"], memory_bytes=wanted["memory_bytes"])
         placed = await connection.start(wanted)
         node = Node(placed.address, self._context, self._next_socket, self._silence_seconds)
         self._nodes[number] = node
+        self._placed[number] = placed, wanted["gpus"]
 
         async def give_back() -> None:
             self._nodes.pop(number, None)
+            self._placed.pop(number, None)
             # The node ends with its lease, and the actor with the node. The actor's end covers a node that is cut off.
             await node.aclose()
             connection.end(placed.key)
@@ -138,7 +142,7 @@ class RayLauncher:
         """Return whether a machine has these resources free, or none would have them if all hosts ended."""
         asked = demand(resources, self._machines)
         machines = [each for each in asked.machines if fits(asked.resources, each.total)]
-        return not (machines and self._nodes) or any(fits(asked.resources, each.free) for each in machines)
+        return not (machines and self._nodes) or any(has_room(asked.resources, each) for each in machines)
 
     def free_bytes(self) -> int:
         """Return the memory of the machine that has the most, less what Ray has given to others; 0: unknown."""
@@ -156,13 +160,20 @@ class RayLauncher:
 
     @property
     def _machines(self) -> tuple[RayNode, ...]:
-        return self._connection.nodes if self._connection is not None else ()
+        """The machines of the cluster, with the parts of GPUs that hosts of this core have."""
+        nodes = self._connection.nodes if self._connection is not None else ()
+        used: dict[str, dict[str, float]] = {}
+        for placed, gpus in self._placed.values():
+            parts = used.setdefault(placed.node_id, {})
+            for each in placed.gpu_ids:
+                parts[each] = parts.get(each, 0.0) + min(gpus, 1.0)
+        return tuple(replace(each, used_gpus=used[each.node_id]) if each.node_id in used else each for each in nodes)
 
-    def _wanted(self, connection: RayConnection, requirements: HostRequirements, number: int) -> dict[str, Any]:
+    def _wanted(self, requirements: HostRequirements, number: int) -> dict[str, Any]:
         """Return the request for the node of a host; see `puna.runtime.ray_driver`."""
-        asked = demand(requirements.resources, connection.nodes)
+        asked = demand(requirements.resources, self._machines)
         needed = asked.resources
-        ids = {each.node_id for each in asked.machines if fits(needed, each.free)}
+        ids = {each.node_id for each in asked.machines if has_room(needed, each)}
         near = next((each for each in reversed(self._bases.get(requirements.base, [])) if each in ids), "")
         return {
             # For people who look at the cluster.

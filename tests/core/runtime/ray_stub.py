@@ -70,7 +70,7 @@ def serve(log):
             wanted = request["start"]
             head = os.environ["RAY_STUB_HEAD"]
             address = actors[key].start("127.0.0.1", head, wanted["certificate"], wanted["lease_seconds"])
-            write({"id": key, "node_id": "n1", "address": address})
+            write({"id": key, "node_id": "n1", "address": address, "gpu_ids": ["0"]})
         if MODE != "silent":
             write({"event": "alive"})
 

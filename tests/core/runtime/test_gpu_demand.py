@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from puna.runtime.gpu_demand import demand
+from puna.runtime.gpu_demand import demand, has_room
 from puna.runtime.launcher import HostResources
 from puna.runtime.ray_connection import RayNode
 
@@ -52,6 +52,31 @@ def test_a_model_without_layers_on_gpus_runs_anywhere():
 def test_an_operators_number_counts_as_it_is():
     needed = HostResources(memory_bytes=GB, cpus=1.0, gpus=0.5)
     assert asked(needed, machine("a", 2, 24), machine("b", 1, 80)) == (0.5, ["a", "b"], True)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "free", "used", "room"),
+    [
+        (0.0, 0, {"0": 1.0, "1": 1.0}, True),
+        (0.4, 2, {}, True),
+        (0.4, 0.8, {"0": 0.6, "1": 0.6}, True),
+        (0.6, 0.8, {"0": 0.6, "1": 0.6}, False),
+        (0.6, 1.4, {"0": 0.6}, True),
+        # Ten parts of 0.1 are one GPU.
+        (0.1, 0.1, {"0": sum([0.1] * 9), "1": 1.0}, True),
+        (2.0, 2, {}, True),
+        (2.0, 1.5, {"0": 0.5}, False),
+        (1.0, 1.5, {"0": 0.5}, True),
+        # Another core has something, of which GPU nobody knows.
+        (1.0, 1.5, {}, True),
+        (1.0, 0.9, {"0": 0.6}, False),
+        (0.4, 0.9, {"0": 0.6}, True),
+        (0.5, 0.9, {"0": 0.6}, False),
+    ],
+)
+def test_parts_of_several_gpus_are_no_room(gpus, free, used, room):
+    found = replace(machine("a", 2, 24, free), used_gpus=used)
+    assert has_room(HostResources(cpus=1.0, gpus=gpus), found) is room
 
 
 SMALL, LARGE, OTHER = machine("small", 4, 24), machine("large", 4, 80), machine("other", 4, 0)

@@ -114,11 +114,11 @@ async def test_hosts_of_one_base_go_to_one_machine_while_it_has_room(launch, hea
 
     def near(**resources):
         needed = replace(NEEDED, base="weights", resources=HostResources(**resources))
-        return launcher._wanted(launcher._connection, needed, 1)["near"]
+        return launcher._wanted(needed, 1)["near"]
 
     assert near(cpus=1.0, memory_bytes=500) == "n1"
     assert near(memory_bytes=5000) == ""
-    assert launcher._wanted(launcher._connection, NEEDED, 1)["near"] == ""
+    assert launcher._wanted(NEEDED, 1)["near"] == ""
 
 
 async def test_there_is_no_room_where_hosts_take_it_all(launch):
@@ -146,10 +146,23 @@ async def test_gpus_are_asked_for_where_there_are_some(launch):
     launcher = await launch()
     connection = await launcher._connect()
     needed = replace(NEEDED, resources=HostResources(cpus=3.0, gpus=1.0, memory_bytes=7))
-    wanted = launcher._wanted(connection, needed, 1)
+    wanted = launcher._wanted(needed, 1)
     assert (wanted["cpus"], wanted["gpus"], wanted["memory_bytes"], wanted["placement_seconds"]) == (3.0, 0.0, 7, 7.0)
     connection.nodes = (replace(connection.nodes[0], total=HostResources(gpus=2.0)),)
-    assert launcher._wanted(connection, needed, 1)["gpus"] == 1.0
+    assert launcher._wanted(needed, 1)["gpus"] == 1.0
+
+
+async def test_the_gpus_of_running_hosts_are_told_apart(launch):
+    """Of each of two GPUs 0.4 is free, so that another 0.6 has no room."""
+    launcher = await launch()
+    connection = await launcher._connect()
+    total = HostResources(gpus=2.0, cpus=8.0, memory_bytes=9)
+    connection.nodes = (replace(connection.nodes[0], total=total, free=replace(total, gpus=0.8)),)
+    for number in range(2):
+        placed = ray_connection.PlacedNode(key=number, node_id="n1", address="", gpu_ids=(str(number),))
+        launcher._nodes[number], launcher._placed[number] = Closed(), (placed, 0.6)
+    assert not launcher.has_room(HostResources(gpus=0.6))
+    assert launcher.has_room(HostResources(gpus=0.4))
 
 
 async def test_a_machine_is_named_only_where_gpus_differ(launch):
@@ -164,7 +177,7 @@ async def test_a_machine_is_named_only_where_gpus_differ(launch):
             replace(each, gpu_bytes=size << 30, total=room, free=room)
             for each, size in zip(connection.nodes, sizes, strict=True)
         )
-        found = launcher._wanted(connection, needed, 1)
+        found = launcher._wanted(needed, 1)
         return found["gpus"], found["only"], found["near"]
 
     assert wanted(24, 24) == (2.0, [], "n1")
