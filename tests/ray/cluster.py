@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.server import command, parents, wait_until
+from tools.soak.kills.programs import give_priority
 
 PROGRAM = Path(__file__).with_name("cluster_program.py")
-PRIORITY = -10
 ATTEMPTS = 3
 """How often the head is started, if it gives up on a busy machine."""
 
@@ -37,17 +37,6 @@ class RayNode:
 def kill(pid):
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def give_priority(pid):
-    """Prefer the processes of a session's leader to others, where that is allowed.
-
-    The parts of Ray give up on each other when starting takes them too long.
-    """
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PGRP, pid, PRIORITY)
-        # Where Linux groups processes by session, this is what counts.
-        Path(f"/proc/{pid}/autogroup").write_text(str(PRIORITY))
 
 
 def runs_in(pid, variables):

@@ -13,8 +13,20 @@ from typing import IO, Final
 
 MARK: Final = "PUNA_SOAK_RUN"
 """The environment variable by which the processes of a run are known, also those that have lost their parent."""
+PRIORITY: Final = -10
 START_SECONDS: Final = 120.0
 END_SECONDS: Final = 40.0
+
+
+def give_priority(pid: int) -> None:
+    """Prefer the processes of a session's leader to others, where that is allowed.
+
+    The parts of Ray give up on each other when starting takes them too long.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PGRP, pid, PRIORITY)
+        # Where Linux groups processes by session, this is what counts.
+        Path(f"/proc/{pid}/autogroup").write_text(str(PRIORITY))
 
 
 class ProgramError(Exception):

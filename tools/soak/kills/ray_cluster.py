@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 from tools.bench.servers import free_port
 from tools.soak.kills.cluster import ROOT, Broken, Server
-from tools.soak.kills.programs import Program, ProgramError, below, command, hosts, marked, parents, send
+from tools.soak.kills.programs import Program, ProgramError, below, command, give_priority, hosts, marked, parents, send
 
 PROGRAM: Final = ROOT / "tests/ray/cluster_program.py"
 PACKAGES: Final = Path(sys.prefix) / "ray/packages"
@@ -53,6 +53,7 @@ class RayCluster(Server):
             # Ray gives up early on a busy machine, so it gets more time, and further attempts.
             "RAY_raylet_start_wait_time_s": "60",
             "RAY_agent_register_timeout_ms": "120000",
+            "RAY_worker_register_timeout_seconds": "120",
         }
         self.environment = self.environment | ray
         self.core.environment = dict(self.core.environment) | ray
@@ -162,6 +163,7 @@ class RayCluster(Server):
                 text=True,
                 start_new_session=True,
             )
+        give_priority(self._ray.pid)
         self._raylets = []
         for number in range(self._nodes):
             told = await self._add(**({} if number else {"port": self._port}))
