@@ -8,6 +8,7 @@ wait for the head, it waits until RAY_STUB_OPEN exists, if that is set.
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ NODES = [
 
 
 def write(message):
+    # In one piece, since two threads write.
     sys.stdout.write(f"{json.dumps(message) if isinstance(message, dict) else message}\n")
     sys.stdout.flush()
 
@@ -43,6 +45,8 @@ def main():
         if MODE == "nonsense":
             write("no json")
             time.sleep(60)
+        if MODE != "silent":
+            threading.Thread(target=live, daemon=True).start()
         serve(log)
 
 
@@ -71,8 +75,13 @@ def serve(log):
             head = os.environ["RAY_STUB_HEAD"]
             address = actors[key].start("127.0.0.1", head, wanted["certificate"], wanted["lease_seconds"])
             write({"id": key, "node_id": "n1", "address": address, "gpu_ids": ["0"]})
-        if MODE != "silent":
-            write({"event": "alive"})
+
+
+def live():
+    """Tell that the head answers, for as long as this process lives: starting a node may take long."""
+    while True:
+        time.sleep(0.5)
+        write({"event": "alive"})
 
 
 main()
