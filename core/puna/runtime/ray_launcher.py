@@ -46,6 +46,8 @@ PING_SECONDS: Final = 2.0
 """How long the head may take to accept a connection."""
 RECONNECT_SECONDS: Final = 2.5
 """How long a start waits for the connection to a head that was gone."""
+UNREACHED_SECONDS: Final = 1.0
+"""How long a head counts as gone that could not be reached."""
 KEPT_BASES: Final = 1000
 """Number of weights of which the machines are remembered that have had them."""
 
@@ -88,6 +90,10 @@ class RayLauncher:
         self._watching: asyncio.Task[None] | None = None
         self._headless = False
         """True from the end of the head until there is a connection again."""
+        self._wait_until: float | None = None
+        """See `_patience`. None: no start has waited since the end of the head."""
+        self._unreached: tuple[float, str] | None = None
+        """When the head could not be reached, by the loop's clock, and the error; None: it could."""
         self._connect().add_done_callback(_log_failure)
 
     @property
@@ -205,7 +211,7 @@ class RayLauncher:
             if address := self._last_address:
                 await self._reach(address)
             try:
-                async with asyncio.timeout(RECONNECT_SECONDS if self._headless else None):
+                async with asyncio.timeout_at(self._patience()):
                     connection = await asyncio.shield(opening)
             except TimeoutError:
                 text = f"Ray's head {address} was gone, and the connection to it is not open again yet"
@@ -218,13 +224,32 @@ class RayLauncher:
         """The address of the cluster of the last connection; empty if there was none, or the cluster ended with it."""
         return self._connection.address if self._connection is not None and not self._connection.local else ""
 
+    def _patience(self) -> float | None:
+        """Return until when starts wait for the connection, by the loop's clock; None: for as long as it takes.
+
+        All starts after one end of the head share this time. Models are loaded one after the other, so the times of
+        several would add up for the last one.
+        """
+        if not self._headless:
+            return None
+        if self._wait_until is None:
+            self._wait_until = asyncio.get_running_loop().time() + RECONNECT_SECONDS
+        return self._wait_until
+
     async def _reach(self, address: str) -> None:
-        """Raise NodeError if the head is gone. A process that connects would wait for it."""
+        """Raise NodeError if the head is gone. A process that connects would wait for it.
+
+        A head that was gone a moment ago counts as gone still.
+        """
+        clock = asyncio.get_running_loop().time
+        if self._unreached is not None and clock() - self._unreached[0] < UNREACHED_SECONDS:
+            raise NodeError(self._unreached[1])
         try:
             await _ping(address)
-        except NodeError:
-            self._headless = True
+        except NodeError as error:
+            self._headless, self._wait_until, self._unreached = True, None, (clock(), str(error))
             raise
+        self._unreached = None
 
     async def _watch(self, connection: RayConnection) -> None:
         """Open another connection when one has ended."""
@@ -260,7 +285,7 @@ class RayLauncher:
             raise
         kind = "a Ray cluster on this machine" if connection.local else "the Ray cluster"
         log.info("hosts run on %s, %s, with %d machines", kind, connection.address, len(connection.nodes))
-        self._connection, self._headless = connection, False
+        self._connection, self._headless, self._wait_until = connection, False, None
         self._watching = asyncio.create_task(self._watch(connection), context=without_request())
         return connection
 
