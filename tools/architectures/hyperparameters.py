@@ -57,7 +57,7 @@ _LATENT_KEYS: dict[str, Value] = {
     "rope.dimension_count": 64,
 }
 _INDEXER: dict[str, Value] = {
-    "attention.indexer.head_count": 64,
+    "attention.indexer.head_count": 8,
     "attention.indexer.key_length": 128,
     # All tokens: a choice among them would change with the last bit of a sum.
     "attention.indexer.top_k": 131072,
@@ -82,10 +82,14 @@ _SCALED_EXPERTS: dict[str, Value] = {
 _LATENT_SHAPE = Shape(kv_heads=1, more=_LATENT_KEYS)
 _INDEXED = Shape(hidden=128, heads=1, kv_heads=1, more=_LATENT_KEYS | _INDEXER)
 _LATENT_HYBRID = Shape(
-    kv_heads=4,
+    hidden=128,
+    heads=1,
+    kv_heads=1,
     more=_LATENT_KEYS
-    | _without_attention(_EQUAL_HEADS, [1])
+    | _without_attention(Shape(heads=1, kv_heads=1), [1])
     | {
+        "attention.key_length_mla": 192,
+        "attention.value_length_mla": 128,
         "kda.safe_gate": True,
         "kda.gate_lower_bound": -5.0,
         "attn_res.block_size": 12,
@@ -122,7 +126,9 @@ SHAPES: dict[str, Shape] = {
     "gemma3n": replace(_PLAIN, layers=22, hidden=128, heads=2, kv_heads=1, forward=128),
     "arwkv7": replace(_PLAIN, more={"token_shift_count": 1}),
     "rwkv6qwen2": replace(_PLAIN, more={"token_shift_count": 1}, without=("time_mix_first",)),
-    **dict.fromkeys(("chameleon", "dots1", "rwkv6", "olmoe", "minicpm3", "deepseek2-ocr"), _EQUAL_HEADS),
+    **dict.fromkeys(("dots1", "rwkv6", "olmoe", "minicpm3", "deepseek2-ocr"), _EQUAL_HEADS),
+    # It never writes the tokens of images, which have fixed numbers.
+    "chameleon": replace(_EQUAL_HEADS, vocabulary=10240),
     **dict.fromkeys(("jamba", "granitehybrid", "lfm2", "lfm2moe"), _HYBRID),
     "plamo2": replace(_EQUAL_HEADS, more=_without_attention(_EQUAL_HEADS, [1]) | {"ssm.group_count": 0}),
     **dict.fromkeys(("nemotron_h", "nemotron_h_moe"), _FORWARD_LAST),
@@ -155,7 +161,7 @@ SHAPES: dict[str, Shape] = {
         more=_LATENT_HYBRID.more
         | _INDEXER
         | _HYPER
-        | {"attention.key_length": _LATENT, "rope.dimension_count": 0, "attention.head_count": 4},
+        | {"attention.key_length": _LATENT, "rope.dimension_count": 0, "attention.head_count": 1},
     ),
     "deepseek4": Shape(
         layers=4,
