@@ -74,7 +74,7 @@ async def with_hosts(told: argparse.Namespace, costs: HostCosts) -> None:
             Path(scratch),
             count=1 if told.command == "calibrate" else told.replicas,
             slots=costs.slots,
-            context_length=costs.cache_tokens // costs.slots,
+            context_length=costs.context_length,
         )
         async with starting as found:
             if told.command == "calibrate":
@@ -92,8 +92,7 @@ async def play(
     limits = ScalingLimits(least=len(found), most=len(found))
     for seed in range(told.seeds):
         per_second = load * capacity(told.workload, costs) * len(found)
-        # The lengths of real prompts differ by a few tokens.
-        sessions = fitting(arrivals(told.workload, seed, told.requests, per_second), found[0].context_length * 9 // 10)
+        sessions = fitting(arrivals(told.workload, seed, told.requests, per_second), costs.context_length)
         for name in told.policies.split(","):
             chosen = [policies(seed, routing_costs(told.workload, costs))[name] for _ in range(2)]
             simulated = Cluster(costs, chosen[0], limits).run(sessions)
@@ -105,14 +104,13 @@ async def play(
 
 async def serve(told: argparse.Namespace, costs: HostCosts) -> None:
     """Play a workload on one server whose model has replicas, once for each policy and seed, and print the figures."""
-    context_length = costs.cache_tokens // costs.slots
     path = f"{PACED}:{os.environ.get('PYTHONPATH', '')}"
     command = f"PUNA_BACKEND=paced PYTHONPATH={path} {told.puna}" if told.paced else told.puna
     for load in told.load:
         rows: dict[str, list[Row]] = {}
         for seed in range(told.seeds):
             per_second = load * capacity(told.workload, costs) * told.replicas
-            sessions = fitting(arrivals(told.workload, seed, told.requests, per_second), context_length * 9 // 10)
+            sessions = fitting(arrivals(told.workload, seed, told.requests, per_second), costs.context_length)
             for name in told.policies.split(","):
                 with tempfile.TemporaryDirectory(prefix="simulate-") as scratch:
                     starting = routed(
@@ -122,7 +120,7 @@ async def serve(told: argparse.Namespace, costs: HostCosts) -> None:
                         routing=name,
                         count=told.replicas,
                         slots=costs.slots,
-                        context_length=context_length,
+                        context_length=costs.context_length,
                     )
                     async with starting as found:
                         outcome = await Player(found, RandomRouting(seed)).run(sessions)

@@ -164,7 +164,7 @@ class Cluster:
                 if not self._holders[prompt]:
                     del self._holders[prompt]
 
-        cache = PrefixCache(self._costs.cache_tokens, moved)
+        cache = PrefixCache(self._costs.slots, moved)
         self._replicas.append(SimulatedReplica(number, self._costs, cache, began=now, idle_since=now))
         self._indexes[number] = len(self._replicas) - 1
 

@@ -2,13 +2,17 @@
 
 Theory. A prompt is a chain of parts: a system prompt, a document, a message, an answer. Two prompts share a beginning
 exactly as far as their chains are the same, so a prompt is a node of a tree, and its beginnings are the node's
-ancestors. A cache is a set of nodes that contains the ancestors of each of its members. It is kept in the order of use.
-A use moves the node first and its ancestors after it, so the node that was used longest ago never has a descendant in
-the cache, and evicting it keeps the set whole.
+ancestors. The prefix cache is a row of slots, as in a real host. A slot holds one chain: that of its running sequence,
+or that of the last one, until another sequence takes the slot. `puna_llama_cpp.generation.prefix_cache` decides which
+slot a prompt takes, what is copied and what is overwritten.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from puna_llama_cpp.generation.prefix_cache import CachedPrefix, place
 
 
 class Prompt:
@@ -34,44 +38,83 @@ class Prompt:
         return Prompt(self.tokens + tokens, self)
 
 
-class PrefixCache:
-    """The prompts whose KV cache a replica holds, up to a number of tokens."""
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A place for one sequence."""
 
-    def __init__(self, capacity: int, on_change: Callable[[Prompt, bool], None] | None = None) -> None:
-        """`on_change` is told of each beginning that the cache gains (True) or evicts (False)."""
-        self._capacity = capacity
+    held: Prompt
+    idle: bool = True
+    last_used: int = 0
+
+
+class PrefixCache:
+    """The slots of a replica, and the prompts whose KV cache they hold."""
+
+    def __init__(self, slots: int, on_change: Callable[[Prompt, bool], None] | None = None) -> None:
+        """`on_change` is told of each beginning that the cache gains (True) or loses (False)."""
         self._on_change = on_change or (lambda _prompt, _gained: None)
-        self._nodes: OrderedDict[Prompt, None] = OrderedDict()
-        self.tokens = 0
+        self._slots = [_Slot(Prompt()) for _ in range(slots)]
+        self._holders: Counter[Prompt] = Counter()
+        """The number of slots that hold a beginning."""
+        self._clock = itertools.count(1)
 
     def match(self, prompt: Prompt) -> int:
-        """Return the number of leading tokens that the cache holds."""
-        node: Prompt | None = prompt
-        while node is not None and node not in self._nodes:
-            node = node.parent
-        return node.tokens if node else 0
+        """Return the number of leading tokens that a slot holds."""
+        return next((node.tokens for node in _beginnings(prompt) if node in self._holders), 0)
 
-    def use(self, prompt: Prompt) -> None:
-        """Hold the prompt and all its beginnings, and evict what was used longest ago."""
-        node = prompt
-        while node.parent is not None:
-            if node in self._nodes:
-                self._nodes.move_to_end(node)
-            else:
-                self._nodes[node] = None
-                self.tokens += node.tokens - node.parent.tokens
-                self._on_change(node, True)
-            node = node.parent
-        while self.tokens > self._capacity and len(self._nodes) > 1:
-            self._evict()
+    def take(self, prompt: Prompt) -> tuple[int, int] | None:
+        """Place a prompt in an idle slot; return the slot and the number of tokens that need no evaluation.
+
+        None: no slot is idle.
+        """
+        own = set(_beginnings(prompt))
+        common, prefixes = {}, []
+        for index, slot in enumerate(self._slots):
+            shared = next((node.tokens for node in _beginnings(slot.held) if node in own), 0)
+            common[index] = min(shared, prompt.tokens - 1)
+            # Nothing but the length of a slot's tokens matters here.
+            prefixes.append(CachedPrefix(index, range(slot.held.tokens), slot.idle, slot.last_used))
+        placement = place(common, prefixes)
+        if placement is None:
+            return None
+        taken = self._slots[placement.slot]
+        if placement.moved_to is not None:
+            other = self._slots[placement.moved_to]
+            other.last_used = taken.last_used
+            self._hold(other, taken.held)
+        taken.idle = False
+        self._hold(taken, prompt)
+        taken.last_used = next(self._clock)
+        return placement.slot, placement.reused
+
+    def leave(self, index: int, prompt: Prompt) -> None:
+        """Free a slot, which keeps a prompt with its answer."""
+        slot = self._slots[index]
+        slot.idle, slot.last_used = True, next(self._clock)
+        self._hold(slot, prompt)
 
     def clear(self) -> None:
-        """Evict everything."""
-        while self._nodes:
-            self._evict()
+        """Forget everything."""
+        for slot in self._slots:
+            self._hold(slot, Prompt())
 
-    def _evict(self) -> None:
-        oldest, _ = self._nodes.popitem(last=False)
-        assert oldest.parent is not None
-        self.tokens -= oldest.tokens - oldest.parent.tokens
-        self._on_change(oldest, False)
+    def _hold(self, slot: _Slot, prompt: Prompt) -> None:
+        before, slot.held = slot.held, prompt
+        # What both hold must not be lost in between.
+        for node in _beginnings(prompt):
+            self._holders[node] += 1
+            if self._holders[node] == 1:
+                self._on_change(node, True)
+        for node in _beginnings(before):
+            self._holders[node] -= 1
+            if not self._holders[node]:
+                del self._holders[node]
+                self._on_change(node, False)
+
+
+def _beginnings(prompt: Prompt) -> Iterator[Prompt]:
+    """Yield a prompt and its beginnings, the longest first, without the empty one."""
+    node = prompt
+    while node.parent is not None:
+        yield node
+        node = node.parent

@@ -30,8 +30,9 @@ class HostCosts:
     prefill: float
     batch: int = 512
     """Tokens of one step."""
-    slots: int = 8
-    cache_tokens: int = 32768
+    slots: int = 16
+    """Sequences that run at once. Each slot keeps the KV cache of its last sequence."""
+    context_length: int = 4096
     cold_start: float = 10.0
     """Seconds from the start of a replica until it has loaded the model."""
 
@@ -68,6 +69,7 @@ class Job:
     """Prompt tokens that are not evaluated yet."""
     cached: int = 0
     remaining: int = 0
+    slot: int = 0
     first: float = math.nan
     """Time of the first token."""
     ended: float = math.nan
@@ -152,21 +154,20 @@ class SimulatedReplica:
                 job.remaining -= 1
         ended = [job for job in self._running if not job.prefill and job.remaining <= 0]
         self._running = [job for job in self._running if job.prefill or job.remaining > 0]
-        self._begin(now)
         for job in ended:
             job.ended = now
-            self.cache.use(job.answered or job.prompt)
-            yield job
+            self.cache.leave(job.slot, job.answered or job.prompt.unique(job.output_tokens))
+        self._begin(now)
+        yield from ended
 
     def _begin(self, now: float) -> None:
-        while self.waiting and len(self._running) < self.slots:
+        while self.waiting and (taken := self.cache.take(self.waiting[0].prompt)):
             job = self.waiting.popleft()
             # An earlier request may have brought a beginning since this one came. Prompts are evaluated in turn, so a
             # beginning counts from the moment at which its first request is admitted.
-            job.cached = min(self.cache.match(job.prompt), job.prompt.tokens - 1)
+            job.slot, job.cached = taken
             self.prefill_tokens += job.prompt.tokens - job.cached - job.prefill
             job.prefill = job.prompt.tokens - job.cached
-            self.cache.use(job.prompt)
             self._running.append(job)
         if not self._running:
             self._stretch = None

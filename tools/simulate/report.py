@@ -41,7 +41,10 @@ def row(outcome: Outcome, first_limit: float) -> Row:
 
 
 def table(rows: Mapping[str, Sequence[Row]]) -> str:
-    """Return the medians over the seeds, a line for each policy, with the goodput as ratio to least-loaded routing."""
+    """Return the medians over the seeds, a line for each policy.
+
+    Each line has the goodput as ratio to least-loaded routing, simulated or real as the line is, if that was run.
+    """
     lines = [
         "| policy | cached | first token p50 | p99 | goodput | to least-loaded | imbalance | cold starts "
         "| replica hours |",
@@ -52,17 +55,14 @@ def table(rows: Mapping[str, Sequence[Row]]) -> str:
         def median(field: str, several: Sequence[Row] = several) -> float:
             return statistics.median(getattr(each, field) for each in several)
 
-        pairs = zip(several, _base(rows, name), strict=True)
-        ratios = [ours.goodput / base.goodput if base.goodput else math.inf for ours, base in pairs]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        spread = ""
+        if base := rows.get("least-loaded" + name[name.find(",") :] if "," in name else "least-loaded"):
+            pairs = zip(several, base, strict=True)
+            ratios = [ours.goodput / theirs.goodput if theirs.goodput else math.inf for ours, theirs in pairs]
+            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         lines.append(
             f"| {name} | {median('cached_share'):.0%} | {median('first_median'):.2f} s | {median('first_99'):.2f} s "
             f"| {median('goodput'):.0f} tokens/s | {spread} | {median('imbalance'):.2f} | {median('cold_starts'):.0f} "
             f"| {median('replica_seconds') / 3600:.1f} |"
         )
     return "\n".join(lines)
-
-
-def _base(rows: Mapping[str, Sequence[Row]], name: str) -> Sequence[Row]:
-    """Return the rows of least-loaded routing, simulated or real as the named ones are."""
-    return rows["least-loaded" + name[name.find(",") :]] if "," in name else rows["least-loaded"]

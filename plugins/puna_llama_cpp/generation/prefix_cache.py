@@ -103,15 +103,20 @@ def choose_slot(
 
     `reusable`: how many leading tokens may be taken from the cache; None: all but the last one.
     """
-    idle = [prefix for prefix in prefixes if prefix.idle]
-    if not idle:
-        return None
     max_reused = max(len(prompt) - 1, 0) if reusable is None else reusable
     # A shared prefix shows in the time to the first token. Requests with different salts must not learn of each other.
     common = {
         prefix.slot: min(common_length(prefix.tokens, prompt), max_reused) if prefix.salt == salt else 0
         for prefix in prefixes
     }
+    return place(common, prefixes)
+
+
+def place(common: Mapping[int, int], prefixes: Sequence[CachedPrefix]) -> Placement | None:
+    """Choose a slot for a prompt that has `common` leading tokens in common with each slot. None: no slot is idle."""
+    idle = [prefix for prefix in prefixes if prefix.idle]
+    if not idle:
+        return None
     # Among equals an idle slot comes first, since its content can be used in place, without a copy.
     best = max(prefixes, key=lambda prefix: (common[prefix.slot], prefix.idle, -prefix.last_used))
     oldest = min(idle, key=lambda prefix: prefix.last_used)

@@ -15,7 +15,7 @@ from puna.runtime.routing import policies
 from puna.runtime.scaling import ScalingLimits
 
 ROOT = Path(__file__).parents[3]
-COSTS = HostCosts(step=0.006, sequence=0.0006, prefill=0.0004)
+COSTS = HostCosts(step=0.006, sequence=0.0006, prefill=0.0004, slots=8)
 THREE = ScalingLimits(least=3, most=3)
 
 

@@ -6,31 +6,35 @@ from tools.simulate.prompts import PrefixCache, Prompt
 def test_equal_parts_are_equal_beginnings():
     root = Prompt()
     one, other = root.then("system", 100).unique(10), root.then("system", 100).unique(10)
-    cache = PrefixCache(1000)
-    cache.use(one)
+    cache = PrefixCache(2)
+    assert cache.take(one) == (0, 0)
     assert (cache.match(one), cache.match(other), cache.match(root.then("another", 5))) == (110, 100, 0)
-    assert cache.tokens == 110
+    # The beginning is copied from the busy slot into the other one.
+    assert cache.take(other) == (1, 100)
+    assert cache.take(root.then("another", 5)) is None
 
 
-def test_what_was_used_longest_ago_goes_first_and_beginnings_last():
+def test_a_slot_keeps_its_last_sequence_until_another_takes_it():
     moves = []
     root = Prompt()
     system = root.then("system", 100)
-    first, second, third = (system.unique(50) for _ in range(3))
-    cache = PrefixCache(210, lambda prompt, gained: moves.append((prompt, gained)))
-    cache.use(first)
-    cache.use(second)
-    cache.use(first)
-    cache.use(third)
-    assert [cache.match(each) for each in (first, second, third)] == [150, 100, 150]
-    assert moves[-2:] == [(third, True), (second, False)]
+    first, second, third = (system.unique(200) for _ in range(3))
+    cache = PrefixCache(2, lambda prompt, gained: moves.append((prompt, gained)))
+    for prompt, cached in ((first, 0), (second, 100), (first, 299), (third, 100)):
+        slot, reused = cache.take(prompt)
+        assert reused == cached
+        cache.leave(slot, prompt)
+    assert [cache.match(each) for each in (first, second, third)] == [300, 100, 300]
+    assert moves == [(first, True), (system, True), (second, True), (third, True), (second, False)]
     cache.clear()
-    assert (cache.tokens, cache.match(first)) == (0, 0)
+    assert cache.match(first) == 0
+    assert set(moves[-3:]) == {(first, False), (system, False), (third, False)}
 
 
-def test_a_prompt_larger_than_the_cache_leaves_one_beginning():
-    cache = PrefixCache(100)
-    prompt = Prompt().then("long", 500)
-    cache.use(prompt)
-    cache.use(Prompt().then("other", 400))
-    assert cache.match(prompt) == 0
+def test_a_later_turn_goes_on_in_its_slot():
+    cache = PrefixCache(4)
+    prompt = Prompt().unique(300)
+    answered = prompt.unique(80)
+    slot, _ = cache.take(prompt)
+    cache.leave(slot, answered)
+    assert cache.take(answered.unique(40)) == (slot, 380)

@@ -4,12 +4,12 @@ import pytest
 from tools.simulate.prompts import PrefixCache, Prompt
 from tools.simulate.replicas import HostCosts, Job, SimulatedReplica
 
-COSTS = HostCosts(step=0.01, sequence=0.001, prefill=0.0001, batch=100, slots=2, cache_tokens=10_000)
+COSTS = HostCosts(step=0.01, sequence=0.001, prefill=0.0001, batch=100, slots=2, context_length=4096)
 
 
 def play(*jobs):
     """Run jobs that arrive in order, and return the replica."""
-    replica = SimulatedReplica(0, COSTS, PrefixCache(COSTS.cache_tokens))
+    replica = SimulatedReplica(0, COSTS, PrefixCache(COSTS.slots))
     waiting = list(jobs)
     while waiting or replica.requests:
         arrival = waiting[0].arrived if waiting else float("inf")
@@ -66,3 +66,10 @@ def test_prompts_leave_room_for_decoding():
     assert COSTS.room(1, 1) == 99
     slow = HostCosts(step=0.01, sequence=0.001, prefill=0.001, slots=8)
     assert (slow.room(1, 1), slow.room(2, 1), slow.room(7, 1)) == (22, 18, 19)
+
+
+def test_a_waiting_request_starts_with_the_step_after_the_answer_that_frees_its_slot():
+    jobs = [Job(Prompt().unique(10), 5, arrived=0.0) for _ in range(3)]
+    play(*jobs)
+    # The other slot decodes meanwhile.
+    assert jobs[2].first - jobs[0].ended == pytest.approx(0.011 + 10 * 0.0001)

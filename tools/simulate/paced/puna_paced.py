@@ -2,18 +2,29 @@
 
 Several hosts on one machine share its cores, so they say little about several machines. Hosts of this backend sleep for
 the costs of `tools.simulate`, have slots and a prefix cache, and share nothing. Put this folder on PYTHONPATH and
-`paced` is installed. A token is four bytes of text.
+`paced` is installed. A token is four bytes of text. Its slots keep prompts as those of llama.cpp do.
 """
 
 import asyncio
+import itertools
 import random
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Final
 
-from puna.backend import Backend, Finish, LoadedModel, ModelFacts, ModelSpec, SequenceEvent, SequenceRequest, TextDelta
+from puna.backend import (
+    Backend,
+    Finish,
+    LoadedModel,
+    ModelFacts,
+    ModelSpec,
+    SequenceEvent,
+    SequenceRequest,
+    TextDelta,
+    TokenLogprob,
+)
+from puna_llama_cpp.generation.prefix_cache import CachedPrefix, choose_slot
 
 STEP: Final = 0.003
 SEQUENCE: Final = 0.0025
@@ -22,9 +33,7 @@ BATCH: Final = 512
 """The costs that `tools.simulate` has built in: seconds of a step, for each sequence and each prompt token in it."""
 TOKEN: Final = 4
 """Bytes of a token."""
-BLOCK: Final = 16
-"""Tokens of a block, which is cached as a whole or not at all."""
-LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +44,8 @@ class Running:
     """Prompt tokens that are not evaluated yet."""
     left: int
     """Tokens that are still to be generated."""
-    deltas: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
+    tokens: "asyncio.Queue[int]" = field(default_factory=asyncio.Queue)
+    """Tokens that have been generated."""
 
 
 class Paced(LoadedModel):
@@ -47,7 +57,8 @@ class Paced(LoadedModel):
         self._facts = ModelFacts(
             context_length=spec.context_length, parallel=slots, kv_cache_tokens=slots * spec.context_length
         )
-        self._blocks: OrderedDict[int, None] = OrderedDict()
+        self._slots = [CachedPrefix(index, (), True, 0) for index in range(slots)]
+        self._clock = itertools.count(1)
         self._running: list[Running] = []
         self._begun = asyncio.Event()
         self._task = asyncio.create_task(self._run())
@@ -59,26 +70,27 @@ class Paced(LoadedModel):
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         """Run a sequence of random words."""
-        assert isinstance(request.prompt, str)
-        prompt = request.prompt.encode()
-        tokens = -(-len(prompt) // TOKEN)
-        cached = min(self._match(prompt, request.cache_salt), tokens - 1)
-        running = Running(tokens - cached, max(request.max_tokens, 1))
-        count, began, first, said = running.left, perf_counter(), 0.0, ""
+        text = request.prompt
+        prompt = _tokens(text) if isinstance(text, str) else list(text)
+        slot, cached = self._take(prompt, request.cache_salt)
+        running = Running(len(prompt) - cached, max(request.max_tokens, 1))
+        count, began, first, said = running.left, perf_counter(), 0.0, []
         self._running.append(running)
         self._begun.set()
         try:
             for _ in range(count):
-                said += (delta := await running.deltas.get())
+                said.append(await running.tokens.get())
                 first = first or perf_counter()
-                yield TextDelta(delta)
-            self._use(prompt + said.encode(), request.cache_salt)
+                raw = _bytes(said[-1])
+                logprobs = () if request.top_logprobs is None else (TokenLogprob(raw, said[-1], -1.0),)
+                yield TextDelta(raw.decode(), logprobs)
         finally:
             if running in self._running:
                 self._running.remove(running)
+            self._hold(slot, prompt + said, request.cache_salt, idle=True)
         yield Finish(
             reason="length",
-            prompt_tokens=tokens,
+            prompt_tokens=len(prompt),
             cached_prompt_tokens=cached,
             output_tokens=count,
             prompt_eval_ns=int((first - began) * 1e9),
@@ -87,12 +99,11 @@ class Paced(LoadedModel):
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:  # noqa: ARG002
         """Return the token ids of a text."""
-        raw = text.encode()
-        return [int.from_bytes(raw[start : start + TOKEN], "big") for start in range(0, len(raw), TOKEN)]
+        return _tokens(text)
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:  # noqa: ARG002
         """Return the bytes of each token."""
-        return [each.to_bytes((each.bit_length() + 7) // 8, "big") for each in tokens]
+        return [_bytes(each) for each in tokens]
 
     async def aclose(self) -> None:
         """End the steps."""
@@ -122,33 +133,29 @@ class Paced(LoadedModel):
             await asyncio.sleep(max(decode + PREFILL * evaluated - (perf_counter() - began), 0))
             for each in decoding:
                 each.left -= 1
-                each.deltas.put_nowait(" " + "".join(random.choices(LETTERS, k=TOKEN - 1)))
+                each.tokens.put_nowait(int.from_bytes(b" " + bytes(random.choices(LETTERS, k=TOKEN - 1)), "big"))
             self._running = [each for each in self._running if each.left > 0]
 
-    def _match(self, text: bytes, salt: str) -> int:
-        """Return how many tokens of a prompt are cached, and keep all of it."""
-        found = 0
-        for number, each in enumerate(_blocks(text, salt), 1):
-            if each not in self._blocks:
-                break
-            found = number
-        self._use(text, salt)
-        return found * BLOCK
+    def _take(self, prompt: list[int], salt: str) -> tuple[int, int]:
+        """Place a prompt; return its slot and how many of its tokens are cached."""
+        placement = choose_slot(prompt, salt, self._slots)
+        assert placement is not None, "the server sends no more sequences than there are slots"
+        if placement.moved_to is not None:
+            self._slots[placement.moved_to] = replace(self._slots[placement.slot], slot=placement.moved_to)
+        self._hold(placement.slot, prompt, salt, idle=False)
+        return placement.slot, placement.reused
 
-    def _use(self, text: bytes, salt: str) -> None:
-        for each in reversed(_blocks(text, salt)):
-            self._blocks[each] = None
-            self._blocks.move_to_end(each)
-        while len(self._blocks) * BLOCK > self._facts.kv_cache_tokens:
-            self._blocks.popitem(last=False)
+    def _hold(self, slot: int, tokens: list[int], salt: str, *, idle: bool) -> None:
+        self._slots[slot] = CachedPrefix(slot, tokens, idle, next(self._clock), salt)
 
 
-def _blocks(text: bytes, salt: str) -> list[int]:
-    found, last, size = [], hash(salt), BLOCK * TOKEN
-    for start in range(0, len(text) - size + 1, size):
-        last = hash((last, text[start : start + size]))
-        found.append(last)
-    return found
+def _tokens(text: str) -> list[int]:
+    raw = text.encode()
+    return [int.from_bytes(raw[start : start + TOKEN], "big") for start in range(0, len(raw), TOKEN)]
+
+
+def _bytes(token: int) -> bytes:
+    return token.to_bytes((token.bit_length() + 7) // 8, "big")
 
 
 class PacedBackend(Backend):
