@@ -63,6 +63,13 @@ def test_prefix_stays_for_as_long_as_the_saved_prefill_is_longer_than_the_queue(
     assert policy.choose(request, [Replica(0, requests=2, prefill_tokens=450), Replica(1)]) == 1
 
 
+def test_prefix_sends_a_long_prompt_where_it_delays_fewer_answers():
+    policy = PrefixRouting(1, COSTS)
+    # The first token would come 0.1 s sooner from the crowded replica, whose three answers would wait for the prompt.
+    request = RoutedRequest(1000, holders=((0, 50),))
+    assert policy.choose(request, [Replica(0, requests=3), Replica(1, requests=1)]) == 1
+
+
 def test_prefix_finds_a_holder_among_a_thousand():
     replicas = [Replica(number, requests=2) for number in range(1000)]
     assert PrefixRouting(1, COSTS).choose(RoutedRequest(1000, holders=((777, 950),)), replicas) == 777
