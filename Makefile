@@ -146,10 +146,11 @@ fuzz: .venv/.installed ## attack the server at random for SECONDS (600), divided
 SECONDS_OF_SOAK ?= 3600
 KILLS_OF_SOAK ?= 10000
 ROUNDS_OF_SOAK ?= 500
-soak: .venv/.installed ## kill servers KILLS_OF_SOAK (10000) times, use one for SECONDS_OF_SOAK (3600), break a cluster ROUNDS_OF_SOAK (500) times
+soak: .venv/.installed ## kill servers KILLS_OF_SOAK (10000) times, use one for SECONDS_OF_SOAK (3600), break a cluster and kill writers of caches ROUNDS_OF_SOAK (500) times
 	PUNA_KILLS=$(KILLS_OF_SOAK) $(PYTEST) tests/registry/test_kills.py
 	.venv/bin/python -m tools.soak --seconds $(SECONDS_OF_SOAK)
 	.venv/bin/python -m tools.soak.kills --rounds $(ROUNDS_OF_SOAK)
+	.venv/bin/python -m tools.soak.caches --rounds $(ROUNDS_OF_SOAK)
 
 bench-models: .venv/.installed ## write models of real shapes for benchmarks into the folder OUT, WITH='1b 3b published' larger and trained ones too
 	$(UV) run --frozen --all-extras --no-extra ray --group dev --group models tools/make_bench_models.py $(OUT) $(WITH:%=--with %)
