@@ -6,3 +6,5 @@
 
 #define KERNEL __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c,fma,prfchw")))
 #define INLINE KERNEL static inline __attribute__((always_inline))
+
+enum { LINE = 64 };  // bytes of a cache line

@@ -22,6 +22,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "thread_scratch.h"
+
 enum {
   PLANS = 4,       // graphs that are computed at once, at most; others are not planned
   ACCESSES = 64,   // accesses to memory between two barriers
@@ -30,7 +32,6 @@ enum {
   COLUMN_TYPES = 3,
   SPINS = 4000,  // rounds of waiting before a thread offers its core to others
   SWIGLU = 2,
-  ABORTED = 1,
   COMPUTED = 16,  // the flag of nodes that are to be computed
 };
 
@@ -65,14 +66,9 @@ static atomic_long planned;
 
 long puna_planned_graphs(void) { return atomic_load(&planned); }
 
-struct buffer {
-  size_t bytes;
-  void* at;
-};
-
 struct column {
   const void* of;  // the floats of which it was made
-  struct buffer data;
+  struct thread_buffer data;
 };
 
 static _Thread_local struct {
@@ -81,20 +77,10 @@ static _Thread_local struct {
   int cursor;
   enum { GGMLS_BARRIER, NO_BARRIER, OWN_BARRIER } next;
   const void* norm_of;  // where the result of a norm is stored that this thread has for itself
-  struct buffer norm, scratch;
+  struct thread_buffer norm, scratch;
   struct column columns[COLUMN_TYPES];
   struct weight_stream stream;
 } self;
-
-static void* room(struct buffer* b, size_t bytes) {
-  if (b->bytes < bytes) {
-    free(b->at);
-    b->bytes = (bytes + LINE - 1) / LINE * LINE;
-    b->at = aligned_alloc(LINE, b->bytes);
-    if (!b->at) abort();
-  }
-  return b->at;
-}
 
 static int64_t elements(const struct ggml_tensor* t) { return t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]; }
 
@@ -316,6 +302,13 @@ static bool prepare(struct plan* p, const struct ggml_cgraph* graph) {
   return true;
 }
 
+// ggml's first thread asks after each node whether to stop, and the others look for its answer behind the next barrier.
+// Where a barrier is left out they may be elsewhere in the graph, and would never stop.
+static bool stops(void* data) {
+  const struct ggml_cplan* given = data;
+  return self.next != NO_BARRIER && given->abort_callback(given->abort_callback_data);
+}
+
 int ggml_graph_compute(struct ggml_cgraph* graph, struct ggml_cplan* cplan) {
   struct plan* p = NULL;
   // A thread alone meets nobody, and prefetching panel by panel serves it better.
@@ -325,18 +318,13 @@ int ggml_graph_compute(struct ggml_cgraph* graph, struct ggml_cplan* cplan) {
   if (!p) return ggml.graph_compute(graph, cplan);
   int status;
   if (prepare(p, graph)) {
-    // A thread that aborts alone would leave the others waiting, and a token takes little time.
-    struct ggml_cplan whole = *cplan;
-    whole.abort_callback = NULL;
-    if (cplan->abort_callback && cplan->abort_callback(cplan->abort_callback_data)) {
-      status = ABORTED;
-    } else {
-      p->run = atomic_fetch_add(&runs, 1) + 1;
-      atomic_store(&p->arrived, 0);
-      p->wdata = cplan->work_data;
-      atomic_fetch_add_explicit(&planned, 1, memory_order_relaxed);
-      status = ggml.graph_compute(graph, &whole);
-    }
+    struct ggml_cplan own = *cplan;
+    if (own.abort_callback) own.abort_callback = stops, own.abort_callback_data = cplan;
+    p->run = atomic_fetch_add(&runs, 1) + 1;
+    atomic_store(&p->arrived, 0);
+    p->wdata = cplan->work_data;
+    atomic_fetch_add_explicit(&planned, 1, memory_order_relaxed);
+    status = ggml.graph_compute(graph, &own);
   } else {
     status = ggml.graph_compute(graph, cplan);
   }
@@ -414,7 +402,7 @@ HIDDEN bool puna_planned_norm(const struct ggml_compute_params* params, const st
   if (!step) return false;
   const struct ggml_tensor *x = norm->src[0], *w = dst->src[0] == norm ? dst->src[1] : dst->src[0];
   const int64_t n = x->ne[0];
-  float eps, *y = room(&self.norm, (size_t)n * sizeof(float));
+  float eps, *y = thread_room(&self.norm, (size_t)n * sizeof(float));
   memcpy(&eps, norm->op_params, sizeof eps);
   puna_norm_row(x->data, puna_norm_scale(x->data, n, eps, &self.stream), w->data, n, y);
   // For whoever else reads it, after a barrier.
@@ -430,7 +418,7 @@ static const void* quantized(const struct ggml_tensor* b, int type) {
   struct column* c = self.columns + (type == GGML_TYPE_Q8_0 ? 0 : type == GGML_TYPE_Q8_1 ? 1 : 2);
   if (c->of == b->data) return c->data.at;
   const float* x = b->data == self.norm_of ? self.norm.at : b->data;
-  room(&c->data, (size_t)b->ne[0] * 2);
+  thread_room(&c->data, (size_t)b->ne[0] * 2);
   (type == GGML_TYPE_Q8_0   ? quantize_row_q8_0
    : type == GGML_TYPE_Q8_1 ? quantize_row_q8_1
                             : quantize_row_q8_K)(x, c->data.at, b->ne[0]);
@@ -497,7 +485,7 @@ void ggml_compute_forward_rope(const struct ggml_compute_params* params, struct 
     struct ggml_compute_params alone = *params;
     alone.ith = 0, alone.nth = 1;
     alone.wsize = (size_t)n * sizeof(float) + 4 * LINE;
-    alone.wdata = room(&self.scratch, alone.wsize);
+    alone.wdata = thread_room(&self.scratch, alone.wsize);
     ggml.rope(&alone, &to);
   }
   finish(step);

@@ -276,20 +276,9 @@ bool ggml_compute_forward_mul_mat_tiled(const struct ggml_compute_params* params
   return ggml.mul_mat_tiled(params, dst);
 }
 
-// Returns memory of this thread, which it keeps for the next products. All threads must agree on the division of work, so
-// a thread without memory cannot give up alone: it aborts.
 void* puna_thread_scratch(size_t bytes) {
-  static _Thread_local struct {
-    size_t bytes;
-    void* at;
-  } buffer;
-  if (buffer.bytes < bytes) {
-    free(buffer.at);
-    buffer.at = aligned_alloc(sizeof(__m512i), (bytes + sizeof(__m512i) - 1) / sizeof(__m512i) * sizeof(__m512i));
-    if (!buffer.at) abort();
-    buffer.bytes = bytes;
-  }
-  return buffer.at;
+  static _Thread_local struct thread_buffer buffer;
+  return thread_room(&buffer, bytes);
 }
 
 // Returns ggml's dot product for types whose single columns are left to ggml.

@@ -3,8 +3,6 @@
 #include "avx512.h"
 #include "ggml_abi.h"
 
-enum { LINE = 64 };  // bytes of a cache line
-
 // A thread's way through the weights of a graph, in the order in which it multiplies them. Memory works all the time if
 // the next weights are prefetched while the thread computes something else, or waits.
 struct weight_stream {

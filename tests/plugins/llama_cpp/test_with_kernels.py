@@ -6,12 +6,16 @@ import sys
 from dataclasses import replace
 
 import gguf
+import llama_cpp.llama_cpp as lib
+import numpy as np
 import pytest
 from tools.make_bench_models import Llama, llama
 
 from puna.backend import Sampling, SequenceRequest, TextDelta
 from puna_ggml_kernels import loader
 from puna_llama_cpp.binding import weights
+from puna_llama_cpp.binding.batch import Batch
+from puna_llama_cpp.binding.context import AbortedError
 from puna_llama_cpp.generation.draft_model import DraftModel
 from puna_llama_cpp.generation.draft_policy import Draft, StepCosts
 from puna_llama_cpp.generation.speculation import Speculator
@@ -114,6 +118,41 @@ async def test_the_graphs_of_single_tokens_are_planned_and_give_the_same_bits(
     # All tokens but the first of each answer, and none of the run without the kernels.
     assert 30 <= library.puna_planned_graphs() - before <= 40
     assert with_them == without
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize(("kind", "threads"), [("Q8_0", 2), ("Q4_K_M", 3)])
+def test_a_single_token_is_given_up_at_any_barrier_and_evaluated_again(library, parts, quantized, kind, threads):
+    context = parts(path=quantized(kind), threads=threads).context
+    asked, most = 0, 0
+
+    @lib.ggml_abort_callback
+    def stops(_):
+        nonlocal asked
+        asked += 1
+        return asked > most
+
+    def evaluate(position, tokens):
+        batch = Batch(context.batch_size)
+        row = batch.add(0, position, tokens, output=True)
+        context.decode(batch)
+        return context.logits(row).copy()
+
+    evaluate(0, [5, 6, 7])
+    expected = evaluate(3, [8])
+    planned, finished = library.puna_planned_graphs(), False
+    lib.llama_set_abort_callback(context.pointer, stops, None)
+    while not finished:
+        context.truncate(0, 3)
+        asked = 0
+        try:
+            assert np.array_equal(evaluate(3, [8]), expected)
+            finished = True
+        except AbortedError:
+            most += 1
+    assert library.puna_planned_graphs() - planned > most
+    # Each of the two layers has five barriers.
+    assert most > 10
 
 
 @pytest.mark.kernels
