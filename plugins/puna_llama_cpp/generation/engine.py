@@ -85,6 +85,8 @@ class Engine:
         self._waiting: list[Sequence] = []
         self._in_prefill: frozenset[Sequence] = frozenset()
         """Sequences of the running batch whose cancellation aborts it."""
+        self._in_batch: list[Sequence] = []
+        """All sequences of the running batch."""
         self._sitting_out: list[Sequence] = []
         """Sequences that have no part in this step, since their masks are late."""
         self._closed = False
@@ -100,12 +102,21 @@ class Engine:
         self._thread.wake()
 
     def cancel(self, sequence: Sequence) -> None:
-        """Ask the decode thread to drop a sequence. A prefill in progress is aborted. No effect after its end."""
+        """Ask the decode thread to drop a sequence. No effect after its end.
+
+        Its prefill in progress is aborted, and so is a decoding step if it serves no other sequence.
+        """
         with self._lock:
             sequence.cancelled = True
-            if sequence in self._in_prefill:
+            if sequence in self._in_prefill or self._serves_nobody():
                 self._context.set_abort(True)
         self._thread.wake()
+
+    def _serves_nobody(self) -> bool:
+        """Return whether the running batch may be aborted since all of its sequences are cancelled."""
+        # A state from which nothing can be removed would be lost with the step, and the next prompt may begin like it.
+        removable = self._context.supports_partial_removal
+        return removable and bool(self._in_batch) and all(each.cancelled for each in self._in_batch)
 
     def step(self) -> int | None:
         """Return the number of steps so far; None while there is no work."""
@@ -327,6 +338,7 @@ class Engine:
                 return
             self._context.set_abort(False)
             self._in_prefill = frozenset(sequence for sequence in sequences if not sequence.decoding)
+            self._in_batch = sequences
         # The events of the last step are sent only now. Sent earlier, the event loop would compete for Python's lock
         # with the work between two batches.
         self._delivery.send()
@@ -343,7 +355,7 @@ class Engine:
             return
         finally:
             with self._lock:
-                self._in_prefill = frozenset()
+                self._in_prefill, self._in_batch = frozenset(), []
         for entry in entries:
             self._output.advance(entry)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 import time
 from contextlib import aclosing
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from puna.backend import BackendError, Finish, ModelSpec, Prefill, Sampling, SequenceRequest, TextDelta
 from puna_llama_cpp import LlamaCppBackend
-from puna_llama_cpp.binding.context import Context
+from puna_llama_cpp.binding.context import AbortedError, Context
 from puna_llama_cpp.generation.draft_policy import Draft
 from puna_llama_cpp.generation.prefix_cache import MIN_COPY_GAIN
 from puna_llama_cpp.generation.speculation import Speculator
@@ -48,6 +49,44 @@ async def test_a_cancelled_prompt_is_given_up_in_the_middle_of_a_batch(load, wri
     assert time.monotonic() - cancelled < max(0.5 * whole, 0.1)
     texts, end = await write(model, prompt[::-1], max_tokens=5)  # nothing half-evaluated was left behind
     assert texts == (await write(await load(parallel=1), prompt[::-1], max_tokens=5))[0]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_a_decoding_step_is_given_up_if_it_serves_nobody_else(load, write, monkeypatch, beside):
+    asked, aborted = threading.Event(), []
+    model, prompt, decode = await load(parallel=2), "the wind and the river " * 4, Context.decode
+    expected, _ = await write(model, prompt, max_tokens=60, cache_salt="another")
+    steps = 0
+
+    def decode_and_cancel(context, *batch, **how):
+        nonlocal steps
+        steps += 1
+        if steps == 20:
+            loop.call_soon_threadsafe(doomed.cancel)
+            assert asked.wait(10)
+        try:
+            decode(context, *batch, **how)
+        except AbortedError:
+            aborted.append(steps)
+            raise
+
+    def cancel(sequence, cancel=model._engine.cancel):
+        cancel(sequence)
+        asked.set()
+
+    loop = asyncio.get_running_loop()
+    other = asyncio.create_task(write(model, "hello", max_tokens=100)) if beside else None
+    monkeypatch.setattr(Context, "decode", decode_and_cancel)
+    monkeypatch.setattr(model._engine, "cancel", cancel)
+    doomed = asyncio.create_task(write(model, prompt, max_tokens=10**6))
+    with pytest.raises(asyncio.CancelledError):
+        await doomed
+    if other is not None:
+        assert len((await other)[0]) > 1
+    texts, end = await write(model, prompt, max_tokens=60)
+    assert aborted == ([] if beside else [20])
+    assert texts == expected
+    assert end.cached_prompt_tokens == end.prompt_tokens - 1
 
 
 async def test_others_in_the_batch_lose_nothing(load, write, caplog):
