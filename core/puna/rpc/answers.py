@@ -1,14 +1,15 @@
 """Translation of answers from dataclasses of puna.serving to protobuf messages."""
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 from puna.backend import TokenLogprob
 from puna.go.json import replace_lone_surrogates
 from puna.messages import ToolCall, ToolCallDelta
-from puna.serving.answers import ChoiceDone, Delta, Done, LogprobWithText, Progress, Timings, Usage
+from puna.serving.answers import ChoiceDone, Delta, Done, Event, LogprobWithText, Progress, Timings, Usage
 from puna_client.v1 import chat_pb2, generate_pb2, message_pb2, usage_pb2
 
+Streamed = TypeVar("Streamed", chat_pb2.StreamChatResponse, generate_pb2.StreamGenerateResponse)
 TOOL_CALLS: Final = "tool_calls"
 """The reason of an answer with tool calls. In puna.serving it is "stop", as in Ollama."""
 CANCELLED: Final = "cancelled"
@@ -72,6 +73,29 @@ def fill_chat_delta(message: chat_pb2.ChatDelta, delta: Delta) -> None:
         message.logprobs.extend(map(logprob, delta.logprobs))
     if delta.choice:
         message.choice = delta.choice
+
+
+def filled(
+    message: Streamed,
+    events: Sequence[Event],
+    fill_delta: Callable[[Any, Delta], None],
+    end: Callable[[Done], Any],
+) -> Streamed:
+    """Write a batch of events into an empty message of a stream, and return it."""
+    for event in events:
+        if isinstance(event, Delta):
+            fill_delta(message.deltas.add(), event)
+        elif isinstance(event, Progress):
+            # A batch keeps the last progress only. Older ones are out of date.
+            message.progress.CopyFrom(progress(event))
+        elif isinstance(event, ChoiceDone):
+            message.choice_finishes.append(choice_finish(event))
+        else:
+            # The text or the calls that were held back to the end are a delta like any other.
+            if event.delta != Delta():
+                fill_delta(message.deltas.add(), event.delta)
+            message.done.CopyFrom(end(event))
+    return message
 
 
 def generate_done(done: Done) -> generate_pb2.GenerateDone:

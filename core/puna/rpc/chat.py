@@ -7,7 +7,7 @@ from puna.rpc import answers, bounds, convert
 from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.observe import observed
 from puna.rpc.streams import collected, weight_of_deltas, written
-from puna.serving.answers import ChoiceDone, Delta, Event, Progress
+from puna.serving.answers import Event
 from puna.serving.core import Serving
 from puna.serving.requests import ChatRequest
 from puna_client.v1 import chat_pb2, chat_pb2_grpc
@@ -51,18 +51,4 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
 
 
 def _message(events: list[Event]) -> chat_pb2.StreamChatResponse:
-    message = chat_pb2.StreamChatResponse()
-    for event in events:
-        if isinstance(event, Delta):
-            answers.fill_chat_delta(message.deltas.add(), event)
-        elif isinstance(event, Progress):
-            # A batch keeps the last progress only. Older ones are out of date.
-            message.progress.CopyFrom(answers.progress(event))
-        elif isinstance(event, ChoiceDone):
-            message.choice_finishes.append(answers.choice_finish(event))
-        else:
-            # The text or the calls that were held back to the end are a delta like any other.
-            if event.delta != Delta():
-                answers.fill_chat_delta(message.deltas.add(), event.delta)
-            message.done.CopyFrom(answers.chat_done(event))
-    return message
+    return answers.filled(chat_pb2.StreamChatResponse(), events, answers.fill_chat_delta, answers.chat_done)

@@ -5,7 +5,7 @@ from puna.rpc import answers, bounds, convert
 from puna.rpc.error_boundary import Context, streaming, unary
 from puna.rpc.observe import observed
 from puna.rpc.streams import collected, weight_of_deltas, written
-from puna.serving.answers import ChoiceDone, Delta, Event, Progress
+from puna.serving.answers import Event
 from puna.serving.core import Serving
 from puna.serving.requests import GenerateRequest
 from puna_client.v1 import generate_pb2, generate_pb2_grpc
@@ -48,18 +48,6 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
 
 
 def _message(events: list[Event]) -> generate_pb2.StreamGenerateResponse:
-    message = generate_pb2.StreamGenerateResponse()
-    for event in events:
-        if isinstance(event, Delta):
-            answers.fill_generate_delta(message.deltas.add(), event)
-        elif isinstance(event, Progress):
-            # A batch keeps the last progress only. Older ones are out of date.
-            message.progress.CopyFrom(answers.progress(event))
-        elif isinstance(event, ChoiceDone):
-            message.choice_finishes.append(answers.choice_finish(event))
-        else:
-            # The text or the calls that were held back to the end are a delta like any other.
-            if event.delta != Delta():
-                answers.fill_generate_delta(message.deltas.add(), event.delta)
-            message.done.CopyFrom(answers.generate_done(event))
-    return message
+    return answers.filled(
+        generate_pb2.StreamGenerateResponse(), events, answers.fill_generate_delta, answers.generate_done
+    )

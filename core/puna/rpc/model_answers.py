@@ -49,7 +49,7 @@ _STATES: Final = {
 }
 
 
-def summary(model: ModelSummary) -> models_pb2.Model:
+def summary(model: ModelSummary | ShowResult) -> models_pb2.Model:
     """Return an entry of the list of models."""
     return models_pb2.Model(
         name=model.name.shortest,
@@ -70,19 +70,7 @@ def summary(model: ModelSummary) -> models_pb2.Model:
 def shown(model: ShowResult) -> models_pb2.GetModelResponse:
     """Return the full description of a model."""
     return models_pb2.GetModelResponse(
-        model=models_pb2.Model(
-            name=model.name.shortest,
-            digest=digest(model.digest),
-            size_bytes=model.size,
-            modify_time=timestamp(model.modified_ns),
-            modify_utc_offset_seconds=offset(model.modified_ns),
-            details=details(model.details),
-            capabilities=model.capabilities,
-            remote_model=model.remote_model,
-            remote_host=model.remote_host,
-            backend=model.backend,
-            serving_backend=model.serving_backend,
-        ),
+        model=summary(model),
         # The texts come from untrusted files. protobuf refuses a lone surrogate, which would make such a model
         # impossible to show.
         license=replace_lone_surrogates(model.license),

@@ -1,6 +1,7 @@
 """/api/generate and /api/chat."""
 
 import time
+from typing import Any
 
 from aiohttp import web
 
@@ -20,19 +21,10 @@ async def generate(request: web.Request) -> web.StreamResponse:
     answer, stream = generate_json.Answer(body["model"]), body["stream"] is not False
     del document, body  # both may be much larger than the message, and would live until the answer ends
     service = request.app[CORE].generate
-    if not stream:
-        response = await service.Generate(message, metadata=metadata())
-        return answers.text(request, await offload_if_heavy(weight_of_message(response), answer.full_answer, response))
-    call = service.StreamGenerate(message, metadata=metadata())
-    return await streams.relay(
-        request,
-        call,
-        streams.NDJSON,
-        answer.lines,
-        streams.ndjson_error,
-        single=answer.single,
-        early_error=answers.native_stream_error,
-    )
+    if stream:
+        return await _streamed(request, service.StreamGenerate(message, metadata=metadata()), answer)
+    response = await service.Generate(message, metadata=metadata())
+    return answers.text(request, await offload_if_heavy(weight_of_message(response), answer.full_answer, response))
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -43,10 +35,15 @@ async def chat(request: web.Request) -> web.StreamResponse:
     answer, stream = chat_json.Answer(body["model"]), body["stream"] is not False
     del document, body
     service = request.app[CORE].chat
-    if not stream:
-        response = await service.Chat(message, metadata=metadata())
-        return answers.text(request, await offload_if_heavy(weight_of_message(response), answer.full_answer, response))
-    call = service.StreamChat(message, metadata=metadata())
+    if stream:
+        return await _streamed(request, service.StreamChat(message, metadata=metadata()), answer)
+    response = await service.Chat(message, metadata=metadata())
+    return answers.text(request, await offload_if_heavy(weight_of_message(response), answer.full_answer, response))
+
+
+async def _streamed(
+    request: web.Request, call: streams.Call[Any], answer: generate_json.Answer | chat_json.Answer
+) -> web.StreamResponse:
     return await streams.relay(
         request,
         call,
