@@ -59,8 +59,28 @@ def _creation_error(message: str) -> Exception:
     return InvalidRequestError(message)
 
 
+_WITHOUT_ROPE: Final = frozenset({"afmoe", "maple", "smollm3"})
+"""Architectures of which some layers have no RoPE. llama.cpp's shift rotates their keys all the same."""
+_WITHOUT_ROPE_BESIDE_WINDOWS: Final = frozenset(
+    {"cohere2", "cohere2moe", "exaone-moe", "exaone4", "llama4", "muse-glimmer", "smallthinker"}
+)
+"""The same, of models with a sliding window."""
+_BAICHUAN_LAYERS_WITH_ROPE: Final = 32
+"""llama.cpp tells the Baichuan with RoPE from the others by its number of layers."""
+
+
+def _rotates_all_layers(weights: Weights) -> bool:
+    """Return whether a shift rotates no key that the graph has not rotated."""
+    architecture = weights.architecture
+    if architecture in _WITHOUT_ROPE_BESIDE_WINDOWS:
+        return not lib.llama_model_n_swa(weights.pointer)
+    if architecture == "baichuan":
+        return int(lib.llama_model_n_layer(weights.pointer)) == _BAICHUAN_LAYERS_WITH_ROPE
+    return architecture not in _WITHOUT_ROPE
+
+
 def _can_shift(cache_type: str, weights: Weights) -> bool:
-    """Return whether llama.cpp survives a shift of keys of this type in the KV cache that it has just made.
+    """Return whether llama.cpp shifts keys of this type right in the KV cache that it has just made.
 
     ggml moves the positions of f32 and f16 keys, and aborts for bf16. Quantized keys it moves as if they had been
     rotated before; where llama.cpp has not rotated them, because the length of a head is no multiple of 64, the shift
@@ -69,7 +89,7 @@ def _can_shift(cache_type: str, weights: Weights) -> bool:
     ggml aborts when it shifts that one.
     """
     log = captured_log()
-    if log.has_empty_cache():
+    if log.has_empty_cache() or not _rotates_all_layers(weights):
         return False
     if cache_type in ("f32", "f16"):
         return True

@@ -83,6 +83,32 @@ async def test_quantized_keys_that_rope_rotates_in_part_are_not_shifted(
     assert end.output_tokens == (100 if rotated == 64 else 56)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "layers", "window", "shifts"),
+    [
+        ("smollm3", 4, 0, False),
+        ("cohere2", 4, 64, False),
+        ("exaone4", 4, 64, False),
+        ("exaone4", 2, 0, True),
+        ("baichuan", 2, 0, False),
+        ("baichuan", 32, 0, True),
+    ],
+)
+async def test_keys_that_rope_has_not_rotated_are_not_shifted(
+    load, tmp_path, monkeypatch, architecture, layers, window, shifts
+):
+    """llama.cpp would rotate them, so that a text goes on as if its tokens stood elsewhere."""
+    more = {"attention.sliding_window": window}
+    shape = hyperparameters.Shape(layers=layers, hidden=64, heads=1, kv_heads=1, forward=64, more=more)
+    monkeypatch.setitem(hyperparameters.SHAPES, architecture, shape)
+    make.make(tmp_path / "model.gguf", architecture)
+    model = await load(path=str(tmp_path / "model.gguf"), context_length=256)
+    sampling = Sampling(temperature=0, logit_bias=dict.fromkeys(range(len(make.CONTROLS)), -100.0))
+    request = SequenceRequest(prompt=prompt(1, 200), sampling=sampling, max_tokens=70)
+    *_, end = [event async for event in model.generate(request)]
+    assert end.output_tokens == (70 if shifts else 56)
+
+
 @pytest.mark.parametrize("architecture", ["gemma4", "falcon-h1", "qwen35", "minimax-01"])
 async def test_a_model_of_several_kinds_of_memory_writes_the_same_in_company(load, tmp_path, architecture):
     """Windows, shared keys, recurrent states beside attention, linear attention."""
