@@ -7,9 +7,11 @@ its own, the exception is caught inside that task, and only the waiter's own can
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+from puna.backend import Embedding
 
 T = TypeVar("T")
 
@@ -42,6 +44,13 @@ async def attempt(call: Callable[[], Awaitable[T]]) -> T | Raised:
         await asyncio.wait({task})
         raise
     return Raised(asyncio.CancelledError()) if task.cancelled() else task.result()
+
+
+def check_embeddings(found: object) -> Sequence[Embedding]:
+    """Return what a plugin's `embed` returned. Raises TypeError if that is no list of vectors."""
+    if not isinstance(found, list | tuple) or not all(isinstance(each, Embedding) for each in found):
+        raise TypeError("embed must return a list of Embedding")
+    return found
 
 
 class Work:

@@ -7,22 +7,26 @@ sequence that are not sent yet are dropped, and a cancel for a sequence that has
 
 A turn of the loop costs as much as the rest of a token's way. A sequence whose generator waits for its next event gives
 way to the others by itself. One that has its next event at once goes on within the turn for TURN_SECONDS at most.
+
+A single text to embed is a sequence too, with one event.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from puna.backend import Finish
 from puna.backend.metadata import enter_request
 from puna.backend.v1 import backend_pb2 as wire
 from puna.blocking import retrieve_exception
-from puna.host.convert import error_to_wire, event_to_wire, sequence_from_wire
+from puna.host.convert import embedding_to_wire, error_to_wire, event_to_wire, input_from_wire, sequence_from_wire
 from puna.host.models import Models
-from puna.host.plugin_call import Work
+from puna.host.plugin_call import Work, check_embeddings
 from puna.host.report import report_error
+
+T = TypeVar("T")
 
 TURN_SECONDS: Final = 0.0005
 """How long a sequence may yield events without a turn of the event loop: that of several accepted draft tokens."""
@@ -94,17 +98,22 @@ class Sequences:
     async def _read(self, requests: AsyncIterable[wire.RunRequest]) -> None:
         try:
             async for request in requests:
-                if request.WhichOneof("event") == "start":
-                    self._start(request.sequence_id, request.start)
+                kind = request.WhichOneof("event")
+                if kind == "start":
+                    self._start(request.sequence_id, request.start.model_id, self._generate, request.start)
+                elif kind == "embed":
+                    self._start(request.sequence_id, request.embed.model_id, self._embed, request.embed)
                 else:
                     self._cancel(request.sequence_id)
         finally:
             self._wake()
 
-    def _start(self, sequence_id: int, start: wire.StartSequence) -> None:
+    def _start(
+        self, sequence_id: int, model_id: str, run: Callable[[int, T, int], Coroutine[Any, Any, None]], start: T
+    ) -> None:
         # Counted here and not in the task, so that a sequence counts as work before its first step.
-        work = self._work.begin(start.model_id)
-        task = asyncio.create_task(self._generate(sequence_id, start, work))
+        work = self._work.begin(model_id)
+        task = asyncio.create_task(run(sequence_id, start, work))
         self._running[sequence_id] = task
         task.add_done_callback(lambda _: self._ended(sequence_id, work))
 
@@ -152,14 +161,32 @@ class Sequences:
             raise RuntimeError("the backend's generator ended without a Finish")
         # A plugin may raise anything, KeyboardInterrupt and CancelledError too; the error ends this sequence alone.
         except BaseException as error:
-            if sequence_id in self._cancelled and issubclass(type(error), asyncio.CancelledError):
-                return
-            failure = error_to_wire(error)
-            if failure.kind == wire.Failure.KIND_UNSPECIFIED:
-                report_error(f"the backend failed in a sequence{self._models.owner(start.model_id)}", error)
-            # Nothing follows a Finish, and the core does not wait for a cancelled sequence.
-            if not finished and sequence_id not in self._cancelled:
-                self._emit(wire.SequenceEvent(sequence_id=sequence_id, failure=failure))
+            self._fail(sequence_id, error, f" in a sequence{self._models.owner(start.model_id)}", ended=finished)
+
+    async def _embed(self, sequence_id: int, start: wire.StartEmbedding, _work: int) -> None:
+        enter_request(start.metadata)
+        try:
+            with self._models.use(start.model_id) as model:
+                found = check_embeddings(await model.embed([input_from_wire(start.input)], raw=start.raw))
+                if len(found) != 1:
+                    raise ValueError(f"embed returned {len(found)} vectors for one text")
+                event = wire.SequenceEvent(sequence_id=sequence_id, embedding=embedding_to_wire(found[0]))
+            # A plugin may catch the CancelledError and return.
+            if sequence_id not in self._cancelled:
+                self._emit(event)
+        except BaseException as error:  # as in `_generate`
+            self._fail(sequence_id, error, self._models.owner(start.model_id))
+
+    def _fail(self, sequence_id: int, error: BaseException, where: str, *, ended: bool = False) -> None:
+        """Send the failure of a sequence, unless the core has cancelled it or knows its end. Log a plugin's fault."""
+        if sequence_id in self._cancelled and issubclass(type(error), asyncio.CancelledError):
+            return
+        failure = error_to_wire(error)
+        if failure.kind == wire.Failure.KIND_UNSPECIFIED:
+            report_error(f"the backend failed{where}", error)
+        # Nothing follows a Finish, and the core does not wait for a cancelled sequence.
+        if not ended and sequence_id not in self._cancelled:
+            self._emit(wire.SequenceEvent(sequence_id=sequence_id, failure=failure))
 
     def _emit(self, event: wire.SequenceEvent) -> None:
         self._ready.append(event)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
-from puna.backend import CONTRACT_VERSION, Backend, DocumentScores, Embedding, LoadedModel, ModelFacts
+from puna.backend import CONTRACT_VERSION, Backend, DocumentScores, LoadedModel, ModelFacts
 from puna.backend.metadata import enter_request
 from puna.backend.v1 import backend_pb2 as wire
 from puna.backend.v1 import backend_pb2_grpc
@@ -16,7 +16,7 @@ from puna.blocking import retrieve_exception
 from puna.host import convert
 from puna.host.convert_memory import estimate_to_wire
 from puna.host.models import Models
-from puna.host.plugin_call import Raised, Work, attempt
+from puna.host.plugin_call import Raised, Work, attempt, check_embeddings
 from puna.host.report import LoadProgress, report_error
 from puna.host.sequences import Sequences
 
@@ -66,8 +66,8 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
         request: wire.DescribeRequest,  # noqa: ARG002
         context: grpc.aio.ServicerContext[wire.DescribeRequest, wire.DescribeResponse],  # noqa: ARG002
     ) -> wire.DescribeResponse:
-        """Answer with the version of the contract that this host speaks."""
-        return wire.DescribeResponse(contract_version=CONTRACT_VERSION)
+        """Answer with the version of the contract that this host speaks, and with what its Run can do."""
+        return wire.DescribeResponse(contract_version=CONTRACT_VERSION, embeds_in_run=True)
 
     async def ListModels(
         self,
@@ -186,9 +186,7 @@ class BackendServicer(backend_pb2_grpc.BackendServiceServicer):
 
         async def embed(model: LoadedModel) -> wire.EmbedResponse:
             inputs = await sliced(request.inputs, convert.input_from_wire)
-            embeddings = await model.embed(inputs, raw=request.raw)
-            if not isinstance(embeddings, list | tuple) or not all(isinstance(each, Embedding) for each in embeddings):
-                raise TypeError("embed must return a list of Embedding")
+            embeddings = check_embeddings(await model.embed(inputs, raw=request.raw))
             return wire.EmbedResponse(embeddings=await sliced(embeddings, convert.embedding_to_wire))
 
         return await self._answer(embed, request.model_id, context)

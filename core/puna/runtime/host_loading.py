@@ -30,7 +30,7 @@ from puna.runtime.host_connection import EXIT_SECONDS, HostConnection, connected
 from puna.runtime.host_model import HostModel
 from puna.runtime.host_process import MIN_READY_SECONDS, READY_SECONDS, end_of
 from puna.runtime.host_resources import base_of, resources_of
-from puna.runtime.host_rpc import agree_on_version, error_of
+from puna.runtime.host_rpc import described, error_of
 from puna.runtime.launcher import HostRequirements, Launcher, OnTransfer
 from puna.runtime.shared_host import SharedHost, weights_of
 
@@ -88,8 +88,10 @@ class HostLoader:
                 shared = SharedHost(backend, host) if weights else None
                 host = shared.join("") if shared is not None else host
             undo.push_async_callback(host.release)
-            facts = await _load(host, convert.spec_to_wire(backend.name, spec, host.model_id), report, stall_seconds)
-            model = HostModel(host, facts, on_death, limits, timeouts)
+            request = convert.spec_to_wire(backend.name, spec, host.model_id)
+            facts, description = await _load(host, request, report, stall_seconds)
+            embeds_in_run = description.embeds_in_run
+            model = HostModel(host, facts, on_death, limits, timeouts, embeds_in_run=embeds_in_run)
             # From here on `model.aclose` releases the host as well, in the right order.
             undo.pop_all()
             undo.push_async_callback(model.aclose)
@@ -203,8 +205,8 @@ async def _load(
     request: wire.LoadRequest,
     report: Callable[[float], None],
     stall_seconds: float,
-) -> ModelFacts:
-    """Wait until the model is loaded.
+) -> tuple[ModelFacts, wire.DescribeResponse]:
+    """Wait until the model is loaded; return its facts and the description of the host.
 
     Each message counts as progress, and each line of output of a host that is not shared.
     """
@@ -232,7 +234,7 @@ async def _load(
             if not host.shared:
                 process.on_output, process.on_progress = reset_stall_timer, report_fraction
             try:
-                await agree_on_version(host.stub, request.backend)
+                description = await described(host.stub, request.backend)
                 async for response in host.stub.Load(request):
                     reset_stall_timer()
                     if response.HasField("loaded"):
@@ -259,4 +261,4 @@ async def _load(
         raise kind(f"unable to load model: {error_of(error)}") from None
     if facts is None:
         raise LoadFailedError("unable to load model: the host did not say what it loaded")
-    return facts
+    return facts, description

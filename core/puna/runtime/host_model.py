@@ -1,10 +1,11 @@
 """A model in a host process: calling the backend contract over a Unix socket.
 
 Theory. A host is one process with one loaded model, or with all models of a backend whose manifest says `shared`. Each
-model has a stream of its own. Calls of one message (tokenize, embed and so on) go over gRPC. All
-sequences share one bidirectional stream, which carries starts and cancels in order: the slot of a cancelled sequence
-may be given away at once, since the next start cannot overtake the cancel. A cancel is not confirmed; an end that
-crosses it is ignored on both sides, because the sequence id is no longer known.
+model has a stream of its own. Calls of one message (tokenize, rerank and so on) go over gRPC, but a single text to
+embed is a sequence of one event where the host can do that. All sequences share one bidirectional stream, which carries
+starts and cancels in order: the slot of a cancelled sequence may be given away at once, since the next start cannot
+overtake the cancel. A cancel is not confirmed; an end that crosses it is ignored on both sides, because the sequence id
+is no longer known.
 
 Cancellation runs from the client to the decode thread without a pause. The client closes its connection, the REST or
 gRPC handler is cancelled, the serving generators are closed one inside the other, and closing `HostModel.generate`
@@ -83,13 +84,17 @@ class HostModel(HostedModel):
         on_death: Callable[[], None],
         limits: Limits,
         timeouts: HangTimeouts,
+        *,
+        embeds_in_run: bool = False,
     ) -> None:
+        """`embeds_in_run`: the host embeds single texts in the stream of its sequences."""
         self._host = host
         self._process = host.process
         self._limits = limits
         self._timeouts = timeouts
         self._stub = host.stub
         self._facts = facts
+        self._embeds_in_run = embeds_in_run
         self._on_death = on_death
         # Empty while the host is in use. Whatever ends the host sets the text first, and only the first one counts.
         self._failure = ""
@@ -183,15 +188,37 @@ class HostModel(HostedModel):
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], /, *, raw: bool = False) -> list[Embedding]:
         """Return the embedding vectors of texts or token ids."""
-        request = wire.EmbedRequest(
-            inputs=[convert.input_to_wire(each) for each in inputs], raw=raw, model_id=self._host.model_id
-        )
-        answer = await self._call(self._stub.Embed, request)
+        messages = [convert.input_to_wire(each) for each in inputs]
+        # Many vectors in one message of the stream would hold up the deltas behind them.
+        if self._embeds_in_run and len(messages) == 1:
+            found: Sequence[wire.Embedding] = [await self._embed_in_run(messages[0], raw=raw)]
+        else:
+            request = wire.EmbedRequest(inputs=messages, raw=raw, model_id=self._host.model_id)
+            found = (await self._call(self._stub.Embed, request)).embeddings
         try:
-            vectors = [convert.embedding_from_wire(each) for each in answer.embeddings]
+            vectors = [convert.embedding_from_wire(each) for each in found]
         except ValueError:
             raise BackendFailedError("the backend breaks its contract: a vector has a part of a number") from None
         return check_vectors(vectors, len(inputs), self._facts.embedding_length)
+
+    async def _embed_in_run(self, text: wire.EmbedInput, *, raw: bool) -> wire.Embedding:
+        """Have a text embedded in the stream. Raises what `generate` raises."""
+        self._check()
+        sequence_id, incoming = self._incoming.open()
+        try:
+            start = wire.StartEmbedding(input=text, raw=raw, model_id=self._host.model_id, metadata=request_metadata())
+            self._send(wire.RunRequest(sequence_id=sequence_id, embed=start))
+            if (event := await incoming.events.get()) is None:
+                raise self._crash()
+            incoming.ended = event.HasField("failure") or event.HasField("embedding")
+            if event.HasField("embedding"):
+                return event.embedding
+            convert.event_from_wire(event)  # raises the error of a failure
+            raise BackendFailedError("the backend breaks its contract: it answered a text to embed with another event")
+        finally:
+            self._incoming.close(sequence_id)
+            if not incoming.ended:
+                self._cancel(sequence_id)
 
     async def rerank(self, query: str, documents: Sequence[str], /) -> DocumentScores:
         """Return the relevance scores of documents."""

@@ -24,19 +24,21 @@ OLDEST_CONTRACT_VERSION: Final = 1
 """The oldest version of the contract that this server speaks; the newest is CONTRACT_VERSION."""
 
 
-async def agree_on_version(stub: "backend_pb2_grpc.BackendServiceAsyncStub", backend: str) -> None:
-    """Ask the host which version of the contract it speaks. Raises ContractVersionError if this server does not."""
+async def described(stub: "backend_pb2_grpc.BackendServiceAsyncStub", backend: str) -> wire.DescribeResponse:
+    """Ask the host to describe itself. Raises ContractVersionError if this server does not speak its version."""
     request = wire.DescribeRequest(min_contract_version=OLDEST_CONTRACT_VERSION, max_contract_version=CONTRACT_VERSION)
     try:
-        version = (await stub.Describe(request)).contract_version
+        found = await stub.Describe(request)
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
             raise
         # A host of version 1 need not have the method.
-        version = 1
+        found = wire.DescribeResponse(contract_version=1)
+    version = found.contract_version
     if not OLDEST_CONTRACT_VERSION <= version <= CONTRACT_VERSION:
         spoken = " to ".join(map(str, sorted({OLDEST_CONTRACT_VERSION, CONTRACT_VERSION})))
         raise ContractVersionError(backend, version, f"version {spoken}")
+    return found
 
 
 class GrpcRunStream:

@@ -3,9 +3,9 @@ from contextlib import aclosing
 
 import pytest
 
-from puna.backend import ModelSpec, SequenceRequest
+from puna.backend import Embedding, ModelSpec, SequenceRequest
 from puna.backend.v1 import backend_pb2 as wire
-from puna.host.convert import sequence_to_wire
+from puna.host.convert import embedding_from_wire, sequence_to_wire
 from puna.host.models import Models
 from puna.host.sequences import Sequences
 
@@ -23,6 +23,11 @@ def start(sequence_id, prompt, model_id=""):
     request = wire.RunRequest(sequence_id=sequence_id, start=sequence_to_wire(SequenceRequest(prompt=prompt)))
     request.start.model_id = model_id
     return request
+
+
+def embed(sequence_id, text, model_id=""):
+    given = wire.StartEmbedding(input=wire.EmbedInput(text=text), model_id=model_id, raw=True)
+    return wire.RunRequest(sequence_id=sequence_id, embed=given)
 
 
 def cancel(sequence_id):
@@ -121,3 +126,51 @@ async def test_a_sequence_of_a_model_that_is_not_loaded_fails_alone(models):
     (failure,) = (event.failure for event in events if event.HasField("failure"))
     assert failure.message == "no model is loaded"
     assert [event.text_delta.text for event in events if event.HasField("text_delta")] == ["b"]
+
+
+async def test_a_text_is_embedded_beside_sequences(models):
+    core = Core(start(1, "a @wait 0.05 b"), embed(2, "né"), embed(3, "@raise"), embed(4, "a", model_id="7"), None)
+    events = [event async for response in Sequences(models).responses(core) for event in response.events]
+    of_texts = {event.sequence_id: event for event in events if event.sequence_id > 1}
+    assert len([event for event in events if event.sequence_id > 1]) == 3
+    vector = embedding_from_wire(of_texts[2].embedding)
+    assert (list(vector.values), vector.token_count) == ([2.0, 0.5, 1.0], 2)
+    assert of_texts[3].failure.message == 5000 * "é"
+    assert of_texts[4].failure.message == "no model is loaded"
+    assert events[-1].HasField("finish")
+
+
+async def test_a_cancelled_text_has_no_vector(models, monkeypatch):
+    begun, ended = asyncio.Event(), []
+
+    async def slow(*_, **__):
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(dict(models.items())[""], "embed", slow, raising=False)
+    core = Core(embed(1, "a"))
+    responses = Sequences(models).responses(core)
+    reading = asyncio.create_task(anext(responses))
+    async with asyncio.timeout(5):
+        await begun.wait()
+        for request in (cancel(1), start(2, "b"), None):
+            core.say(request)
+        first = await reading
+        events = [*first.events, *[event async for response in responses for event in response.events]]
+    assert {event.sequence_id for event in events} == {2}
+    assert ended
+
+
+@pytest.mark.parametrize("vectors", [[], [Embedding([1.0], 1)] * 2, [None]])
+async def test_a_text_has_one_vector(models, monkeypatch, vectors):
+    async def wrong(*_, **__):
+        return vectors
+
+    monkeypatch.setattr(dict(models.items())[""], "embed", wrong, raising=False)
+    core = Core(embed(1, "a"), None)
+    (event,) = [event async for response in Sequences(models).responses(core) for event in response.events]
+    assert event.failure.kind == wire.Failure.KIND_UNSPECIFIED
+    assert event.failure.message.startswith("embed ")

@@ -29,6 +29,8 @@ def events(sequence_id):
         "negative": [wire.SequenceEvent(sequence_id=sequence_id, finish=wire.Finish(prompt_tokens=-1))],
         "chatty": [wire.SequenceEvent(sequence_id=sequence_id, chat_delta=wire.ChatDelta(content="a"))],
         "twice": [delta, end, end, delta],
+        "embeds_half": [wire.SequenceEvent(sequence_id=sequence_id, embedding=wire.Embedding(values=b"12345"))],
+        "embeds_none": [wire.SequenceEvent(sequence_id=sequence_id, embedding=wire.Embedding(token_count=-1))],
     }.get(HOW, [delta, end])
 
 
@@ -42,6 +44,8 @@ class Rogue(backend_pb2_grpc.BackendServiceServicer):
             return wire.DescribeResponse(contract_version=7)
         if HOW == "mute":
             await asyncio.sleep(3600)
+        if HOW.startswith("embeds"):
+            return wire.DescribeResponse(contract_version=1, embeds_in_run=True)
         return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
 
     async def Load(self, request, context):  # noqa: N802
@@ -83,7 +87,7 @@ async def answer(reader, writer):
     while True:
         length = int.from_bytes(await reader.readexactly(4), "little")
         request = wire.RunRequest.FromString(await reader.readexactly(length))
-        if request.HasField("start"):
+        if request.HasField("start") or request.HasField("embed"):
             reply = message(request.sequence_id)
             writer.write(FRAMES.get(HOW, len(reply).to_bytes(4, "little") + reply))
 

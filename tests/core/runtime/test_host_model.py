@@ -57,6 +57,13 @@ async def test_the_other_calls_come_through(load_hosted):
     assert model.facts.bos_text == "<s>"
 
 
+async def test_a_text_alone_has_the_vector_that_it_has_in_a_list(load_hosted):
+    model = await load_hosted()
+    for text in ("ab", (1, 2, 3)):
+        (alone,) = await model.embed([text])
+        assert [alone, alone] == await model.embed([text, text])
+
+
 async def test_each_request_has_its_own_metadata_at_the_host(load_hosted, journal):
     model = await load_hosted(journal=str(journal.path))
 

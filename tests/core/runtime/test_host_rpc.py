@@ -7,7 +7,7 @@ from puna.backend.v1 import backend_pb2 as wire
 from puna.errors import BackendFailedError
 from puna.host import convert
 from puna.runtime.errors import ContractVersionError
-from puna.runtime.host_rpc import agree_on_version, error_of
+from puna.runtime.host_rpc import described, error_of
 
 
 def failed(code, details="details", *metadata):
@@ -29,13 +29,13 @@ class Stub:
 
 @pytest.mark.parametrize("answer", [1, failed(grpc.StatusCode.UNIMPLEMENTED)])
 async def test_version_1_is_spoken_with_and_without_the_handshake(answer):
-    await agree_on_version(Stub(answer), "echo")
+    await described(Stub(answer), "echo")
 
 
 @pytest.mark.parametrize("version", [0, 2, 99, -1])
 async def test_another_version_is_refused_in_words(version):
     with pytest.raises(ContractVersionError) as error:
-        await agree_on_version(Stub(version), "echo")
+        await described(Stub(version), "echo")
     assert str(error.value) == (
         f"unable to load model: backend 'echo' speaks version {version} of the plugin contract, and this server speaks "
         "version 1; install a release of the backend, or of Puna, that fits"
@@ -44,7 +44,7 @@ async def test_another_version_is_refused_in_words(version):
 
 async def test_another_error_of_the_handshake_is_passed_on():
     with pytest.raises(grpc.aio.AioRpcError):
-        await agree_on_version(Stub(failed(grpc.StatusCode.UNAVAILABLE)), "echo")
+        await described(Stub(failed(grpc.StatusCode.UNAVAILABLE)), "echo")
 
 
 @pytest.mark.parametrize(

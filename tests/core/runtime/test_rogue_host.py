@@ -103,6 +103,27 @@ async def test_a_broken_answer_ends_its_call(rogue, how, text):
     assert await collect(model) == DONE
 
 
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("embeds_text", "it answered a text to embed with another event"),
+        ("embeds_half", "a vector has a part of a number"),
+        ("embeds_none", "it counted -1 tokens"),
+    ],
+)
+async def test_a_broken_vector_in_the_stream_fails_its_text(rogue, how, text):
+    model = await rogue(how)
+    for _ in range(2):
+        with pytest.raises(BackendFailedError, match=text):
+            await model.embed(["a"])
+
+
+async def test_a_vector_is_no_event_of_text(rogue):
+    model = await rogue("embeds_half")
+    with pytest.raises(BackendFailedError, match="an event of an unknown kind"):
+        await collect(model)
+
+
 @pytest.mark.parametrize("how", ["fine", "forgetful"])
 async def test_a_call_without_an_answer_ends_also_without_heartbeats(rogue, how):
     model = await rogue(how)

@@ -54,6 +54,7 @@ class DescribeResponse(_message.Message):
     CONTRACT_VERSION_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    EMBEDS_IN_RUN_FIELD_NUMBER: _builtins.int
     contract_version: _builtins.int
     """The version of the contract that the host speaks: the newest that both sides know, or the host's own newest if there
     is none, which the core then reports.
@@ -62,16 +63,21 @@ class DescribeResponse(_message.Message):
     """Name of the backend."""
     version: _builtins.str
     """Version of the backend."""
+    embeds_in_run: _builtins.bool
+    """Whether Run embeds texts. The core then sends single texts there and calls Embed for lists. A message in the stream
+    costs a fraction of a call.
+    """
     def __init__(
         self,
         *,
         contract_version: _builtins.int = ...,
         name: _builtins.str = ...,
         version: _builtins.str = ...,
+        embeds_in_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract_version", b"contract_version", "embeds_in_run", b"embeds_in_run", "name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1124,6 +1130,7 @@ class RunRequest(_message.Message):
     SEQUENCE_ID_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    EMBED_FIELD_NUMBER: _builtins.int
     sequence_id: _builtins.int
     """Chosen by the core; never used twice in one stream."""
     cancel: _builtins.bool
@@ -1132,22 +1139,85 @@ class RunRequest(_message.Message):
     def start(self) -> Global___StartSequence:
         """Starts the sequence."""
 
+    @_builtins.property
+    def embed(self) -> Global___StartEmbedding:
+        """Embeds a text; only for a host that says `embeds_in_run`."""
+
     def __init__(
         self,
         *,
         sequence_id: _builtins.int = ...,
         start: Global___StartSequence | None = ...,
         cancel: _builtins.bool = ...,
+        embed: Global___StartEmbedding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "event", b"event", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "embed", b"embed", "event", b"event", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "event", b"event", "sequence_id", b"sequence_id", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "embed", b"embed", "event", b"event", "sequence_id", b"sequence_id", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["start", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["start", "cancel", "embed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
+
+@_typing.final
+class StartEmbedding(_message.Message):
+    """A text to embed in Run. It needs no slot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    INPUT_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    raw: _builtins.bool
+    """As in EmbedRequest."""
+    model_id: _builtins.str
+    """The model of a shared host."""
+    @_builtins.property
+    def input(self) -> Global___EmbedInput:
+        """The text."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As in StartSequence."""
+
+    def __init__(
+        self,
+        *,
+        input: Global___EmbedInput | None = ...,
+        raw: _builtins.bool = ...,
+        model_id: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "metadata", b"metadata", "model_id", b"model_id", "raw", b"raw"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartEmbedding: _TypeAlias = StartEmbedding  # noqa: Y015
 
 @_typing.final
 class RunResponse(_message.Message):
@@ -1186,6 +1256,7 @@ class SequenceEvent(_message.Message):
     PREFILL_FIELD_NUMBER: _builtins.int
     CHAT_DELTA_FIELD_NUMBER: _builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     sequence_id: _builtins.int
     """The id that the core chose."""
     @_builtins.property
@@ -1212,6 +1283,10 @@ class SequenceEvent(_message.Message):
     def prompt_logprobs(self) -> Global___PromptLogprobs:
         """Log-probabilities of prompt tokens; only for sequences with `score_from`, and before the first delta."""
 
+    @_builtins.property
+    def embedding(self) -> Global___Embedding:
+        """The vector of a text. It ends a sequence that began with `embed`."""
+
     def __init__(
         self,
         *,
@@ -1222,12 +1297,13 @@ class SequenceEvent(_message.Message):
         prefill: Global___Prefill | None = ...,
         chat_delta: Global___ChatDelta | None = ...,
         prompt_logprobs: Global___PromptLogprobs | None = ...,
+        embedding: Global___Embedding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_delta", b"chat_delta", "event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "prompt_logprobs", b"prompt_logprobs", "text_delta", b"text_delta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat_delta", b"chat_delta", "embedding", b"embedding", "event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "prompt_logprobs", b"prompt_logprobs", "text_delta", b"text_delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_delta", b"chat_delta", "event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "prompt_logprobs", b"prompt_logprobs", "sequence_id", b"sequence_id", "text_delta", b"text_delta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_delta", b"chat_delta", "embedding", b"embedding", "event", b"event", "failure", b"failure", "finish", b"finish", "prefill", b"prefill", "prompt_logprobs", b"prompt_logprobs", "sequence_id", b"sequence_id", "text_delta", b"text_delta"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text_delta", "finish", "failure", "prefill", "chat_delta", "prompt_logprobs"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text_delta", "finish", "failure", "prefill", "chat_delta", "prompt_logprobs", "embedding"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

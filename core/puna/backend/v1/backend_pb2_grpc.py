@@ -42,7 +42,7 @@ class BackendServiceStub(object):
     of life during a load.
 
     Metadata. Embed, Rerank, Tokenize and Detokenize carry the metadata of the client's request as gRPC metadata, under the
-    names of StartSequence.metadata, which has it for the sequences of Run.
+    names of StartSequence.metadata, which has it for the sequences of Run, as StartEmbedding.metadata has it for a text.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared. Where the manifest says `shares_weights`, the first model of a host has the empty
@@ -129,7 +129,7 @@ class BackendServiceServicer(object):
     of life during a load.
 
     Metadata. Embed, Rerank, Tokenize and Detokenize carry the metadata of the client's request as gRPC metadata, under the
-    names of StartSequence.metadata, which has it for the sequences of Run.
+    names of StartSequence.metadata, which has it for the sequences of Run, as StartEmbedding.metadata has it for a text.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared. Where the manifest says `shares_weights`, the first model of a host has the empty
@@ -177,6 +177,8 @@ class BackendServiceServicer(object):
     def Run(self, request_iterator, context):
         """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
         or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
+        If Describe says `embeds_in_run`, a single text may be embedded in the stream as well, as a sequence that begins with `embed` and ends
+        with an `embedding`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -303,7 +305,7 @@ class BackendService(object):
     of life during a load.
 
     Metadata. Embed, Rerank, Tokenize and Detokenize carry the metadata of the client's request as gRPC metadata, under the
-    names of StartSequence.metadata, which has it for the sequences of Run.
+    names of StartSequence.metadata, which has it for the sequences of Run, as StartEmbedding.metadata has it for a text.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared. Where the manifest says `shares_weights`, the first model of a host has the empty

@@ -43,7 +43,7 @@ class BackendServiceStub:
     of life during a load.
 
     Metadata. Embed, Rerank, Tokenize and Detokenize carry the metadata of the client's request as gRPC metadata, under the
-    names of StartSequence.metadata, which has it for the sequences of Run.
+    names of StartSequence.metadata, which has it for the sequences of Run, as StartEmbedding.metadata has it for a text.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared. Where the manifest says `shares_weights`, the first model of a host has the empty
@@ -72,6 +72,8 @@ class BackendServiceStub:
     Run: _grpc.StreamStreamMultiCallable[_backend_pb2.RunRequest, _backend_pb2.RunResponse]
     """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
     or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
+    If Describe says `embeds_in_run`, a single text may be embedded in the stream as well, as a sequence that begins with `embed` and ends
+    with an `embedding`.
     """
     Embed: _grpc.UnaryUnaryMultiCallable[_backend_pb2.EmbedRequest, _backend_pb2.EmbedResponse]
     """Embeds texts, in order. UNIMPLEMENTED when the model cannot; INVALID_ARGUMENT when a text does not fit."""
@@ -106,7 +108,7 @@ class BackendServiceAsyncStub(BackendServiceStub):
     of life during a load.
 
     Metadata. Embed, Rerank, Tokenize and Detokenize carry the metadata of the client's request as gRPC metadata, under the
-    names of StartSequence.metadata, which has it for the sequences of Run.
+    names of StartSequence.metadata, which has it for the sequences of Run, as StartEmbedding.metadata has it for a text.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared. Where the manifest says `shares_weights`, the first model of a host has the empty
@@ -132,6 +134,8 @@ class BackendServiceAsyncStub(BackendServiceStub):
     Run: _aio.StreamStreamMultiCallable[_backend_pb2.RunRequest, _backend_pb2.RunResponse]  # type: ignore[assignment]
     """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
     or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
+    If Describe says `embeds_in_run`, a single text may be embedded in the stream as well, as a sequence that begins with `embed` and ends
+    with an `embedding`.
     """
     Embed: _aio.UnaryUnaryMultiCallable[_backend_pb2.EmbedRequest, _backend_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embeds texts, in order. UNIMPLEMENTED when the model cannot; INVALID_ARGUMENT when a text does not fit."""
@@ -165,7 +169,7 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
     of life during a load.
 
     Metadata. Embed, Rerank, Tokenize and Detokenize carry the metadata of the client's request as gRPC metadata, under the
-    names of StartSequence.metadata, which has it for the sequences of Run.
+    names of StartSequence.metadata, which has it for the sequences of Run, as StartEmbedding.metadata has it for a text.
 
     Models. A shared host serves several models, each under the `model_id` that Load gave it. The id is empty in all
     requests to a host that is not shared. Where the manifest says `shares_weights`, the first model of a host has the empty
@@ -225,6 +229,8 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_backend_pb2.RunResponse], _abc.AsyncIterator[_backend_pb2.RunResponse]]:
         """Runs sequences. One stream serves any number of them. Each begins with `start` and ends with a `finish`, a `failure`,
         or the core's `cancel`; the host sends no event of it after that. All deltas of one decoding step share one message.
+        If Describe says `embeds_in_run`, a single text may be embedded in the stream as well, as a sequence that begins with `embed` and ends
+        with an `embedding`.
         """
 
     @_abc_1.abstractmethod
