@@ -22,8 +22,10 @@ from puna.backend import Finish, LoadedModel, ModelSpec, Sampling, SequenceReque
 from puna_ggml_kernels import loader
 from puna_llama_cpp import LlamaCppBackend
 
-MOST = {"kernels": 0.2, "exact": 1e-5}
-"""By check: the largest difference that other sums explain, in quantized weights with an F16 cache."""
+MOST = {"kernels": 0.5, "exact": 1e-5}
+"""By check: the largest difference that other sums explain, in quantized weights with an F16 cache.
+
+The last bit of a sum may choose another expert."""
 MOST_ROUNDING = 0.003
 """The same for all other checks."""
 _WITHOUT_KERNELS = "--without-kernels"

@@ -184,7 +184,7 @@ SHAPES: dict[str, Shape] = {
             "expert_gating_func": 4,
         },
     ),
-    "minimax-m3": replace(_PLAIN, more=_INDEXER | {"attention.indexer.head_count": 4, "rope.dimension_count": 64}),
+    "minimax-m3": replace(_PLAIN, more=_INDEXER | {"attention.indexer.head_count": 2, "rope.dimension_count": 64}),
     "qwen4exp": replace(
         _DELTA,
         more=_DELTA.more

@@ -171,9 +171,11 @@ class Weights:
 
     @property
     def rotates_whole_keys(self) -> bool:
-        """Whether RoPE rotates all of a key, rather than a part of it."""
-        rotated = self.metadata(f"{self.architecture}.rope.dimension_count")
-        return not rotated or int(rotated) == self._head_length("key")
+        """Whether RoPE rotates all of a key, rather than a part of it, also of the keys of an indexer."""
+        length = self._head_length("key")
+        rotated = int(self.metadata(f"{self.architecture}.rope.dimension_count") or length)
+        indexer = int(self.metadata(f"{self.architecture}.attention.indexer.key_length") or rotated)
+        return length == rotated == indexer
 
     @property
     def rerank_template(self) -> str:

@@ -67,7 +67,9 @@ async def test_an_encoder_without_pooling_is_refused(load, tmp_path, monkeypatch
         await load(path=str(tmp_path / "model.gguf"))
 
 
-@pytest.mark.parametrize(("architecture", "rotated"), [("stablelm", 16), ("stablelm", 64), ("deepseek2", None)])
+@pytest.mark.parametrize(
+    ("architecture", "rotated"), [("stablelm", 16), ("stablelm", 64), ("deepseek2", None), ("minimax-m3", None)]
+)
 async def test_quantized_keys_that_rope_rotates_in_part_are_not_shifted(
     load, tmp_path, monkeypatch, architecture, rotated
 ):
@@ -75,7 +77,7 @@ async def test_quantized_keys_that_rope_rotates_in_part_are_not_shifted(
     if rotated:
         shape = hyperparameters.Shape(more={"rope.dimension_count": rotated})
         monkeypatch.setitem(hyperparameters.SHAPES, architecture, shape)
-    make.make(tmp_path / "model.gguf", architecture, experts=architecture == "deepseek2")
+    make.make(tmp_path / "model.gguf", architecture, experts=architecture != "stablelm")
     model = await load(path=str(tmp_path / "model.gguf"), context_length=256, kv_cache_type="q8_0")
     sampling = Sampling(temperature=0, logit_bias=dict.fromkeys(range(len(make.CONTROLS)), -100.0))
     request = SequenceRequest(prompt=prompt(1, 200), sampling=sampling, max_tokens=100)
