@@ -43,6 +43,52 @@ INLINE void decode_one_sum(const struct panel* panel, const struct columns* x) {
   _mm512_mask_storeu_ps(x->c, panel->store_mask, sum);
 }
 
+// The scales of sixteen rows as 16-bit floats. Four at a time are joined by scalar instructions, which have units of their own.
+INLINE __m512 gather_f16(const struct panel* panel, size_t at) {
+  uint64_t four[4];
+  UNROLL
+  for (int i = 0; i < 4; i++) {
+    uint16_t one[4];
+    UNROLL
+    for (int r = 0; r < 4; r++) memcpy(&one[r], panel->row[4 * i + r] + at, sizeof one[r]);
+    four[i] = one[0] | (uint64_t)one[1] << 16 | (uint64_t)one[2] << 32 | (uint64_t)one[3] << 48;
+  }
+  return _mm512_cvtph_ps(_mm256_set_epi64x((int64_t)four[3], (int64_t)four[2], (int64_t)four[1], (int64_t)four[0]));
+}
+
+// The decode path: one column of a type that has one sum in ggml too. A register holds a block of four rows, which are not packed.
+INLINE void decode_nibbles(const int type, const struct panel* panel, const struct columns* x) {
+  const __m512i nibble = _mm512_set1_epi8(0x0f);
+  __m512 sum = _mm512_setzero_ps();
+  for (size_t k = 0; k < x->blocks; k++) {
+    const size_t at = k * block_bytes(type);
+    prefetch_next_panel(panel, at, Q4_0_BYTES / 4 + 1);
+    const uint8_t* b = x->b + k * Q8_0_BYTES + Q8_0_AT;
+    const __m512i low = _mm512_broadcast_i32x4(_mm_loadu_si128((const void*)b));
+    const __m512i high = _mm512_broadcast_i32x4(_mm_loadu_si128((const void*)(b + 16)));
+    __m512i t[4];
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+      const __m512i both = load_four_rows(panel->row, at + nibbles_at(type), i);
+      __m512i first = _mm512_and_si512(both, nibble), second = _mm512_and_si512(_mm512_srli_epi32(both, 4), nibble);
+      if (type != GGML_TYPE_Q4_0) {
+        first = _mm512_shuffle_epi8(value_table(type), first);
+        second = _mm512_shuffle_epi8(value_table(type), second);
+      }
+      t[i] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), first, low), second, high);
+    }
+    const __m512i even = _mm512_add_epi32(_mm512_unpacklo_epi32(t[0], t[1]), _mm512_unpackhi_epi32(t[0], t[1]));
+    const __m512i odd = _mm512_add_epi32(_mm512_unpacklo_epi32(t[2], t[3]), _mm512_unpackhi_epi32(t[2], t[3]));
+    const __m512i dot = _mm512_add_epi32(_mm512_add_epi32(_mm512_unpacklo_epi64(even, odd), _mm512_unpackhi_epi64(even, odd)),
+                                         _mm512_set1_epi32(x->terms[k].compensation[0]));
+    const __m512 scale = type == GGML_TYPE_MXFP4
+                             ? half_power_of_two(_mm512_and_si512(gather_dwords(panel, at), _mm512_set1_epi32(0xff)))
+                             : gather_f16(panel, at);
+    sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(scale, _mm512_set1_ps(x->terms[k].d)), sum);
+  }
+  _mm512_mask_storeu_ps(x->c, panel->store_mask, sum);
+}
+
 INLINE void prefetch_and_pack_block(const int type, const struct panel* panel, size_t k, __m512i* out) {
   const size_t bytes = block_bytes(type);
   // unpack_block does it for the others.
@@ -85,6 +131,8 @@ INLINE void q4_0_product(const int type, const struct panel* panel, const struct
     case 1:
       if (type == GGML_TYPE_Q8_0)
         decode_one_sum(panel, x);
+      else if (has_one_sum(type))
+        decode_nibbles(type, panel, x);
       else
         q4_0_tile(type, 1, panel, NULL, x, 0);
       return;

@@ -108,6 +108,7 @@ async def test_models_run_on_them_and_write_to_the_bit_what_they_write_without(w
         ("Q4_K_M", 3, {}),  # shares of different sizes
         ("Q5_K_S", 2, {"kv_cache_type": "q8_0", "flash_attention": "on"}),
         ("Q4_0", 2, {"flash_attention": "off"}),
+        ("IQ4_NL", 2, {}),
     ],
 )
 async def test_the_graphs_of_single_tokens_are_planned_and_give_the_same_bits(
