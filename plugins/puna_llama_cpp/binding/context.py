@@ -138,7 +138,9 @@ class Context:
         parameters.kv_unified = options.embeddings
         if options.flash_attention not in FLASH_ATTENTION:
             raise InvalidRequestError(f'flash attention is "on" or "off", not "{options.flash_attention}"')
-        parameters.flash_attn_type = FLASH_ATTENTION[options.flash_attention]
+        # The graph of PLM hands its values over in a shape for which ggml aborts in flash attention.
+        plain = weights.architecture == "plm"
+        parameters.flash_attn_type = FLASH_ATTENTION["off" if plain else options.flash_attention]
         cache_type = options.kv_cache_type or "f16"
         if cache_type not in KV_CACHE_TYPES:
             raise InvalidRequestError(f'unknown KV cache type "{cache_type}": {", ".join(KV_CACHE_TYPES)}')

@@ -67,6 +67,14 @@ async def test_an_encoder_without_pooling_is_refused(load, tmp_path, monkeypatch
         await load(path=str(tmp_path / "model.gguf"))
 
 
+async def test_a_model_that_flash_attention_does_not_fit_runs_without(load, tmp_path):
+    """llama.cpp chooses flash attention for PLM, and ggml aborts."""
+    make.make(tmp_path / "model.gguf", "plm")
+    for choice in ("", "on"):
+        model = await load(path=str(tmp_path / "model.gguf"), flash_attention=choice)
+        assert len((await scores(model, prompt(1, 90)))[0]) == 3
+
+
 @pytest.mark.parametrize(
     ("architecture", "rotated"), [("stablelm", 16), ("stablelm", 64), ("deepseek2", None), ("minimax-m3", None)]
 )
