@@ -17,6 +17,7 @@
 enum {
   ROWS = 4,
   COLUMNS = 6,
+  LONGEST = 1536,            // values of a row, at most, where the columns take several passes
   COLUMN_BYTES = 512 << 10,  // of the columns of a pass, which stay in the second-level cache
   ROWS_PER_CHUNK = 32,       // rows that a thread claims
 };
@@ -128,6 +129,8 @@ bool puna_multiply_f16(const struct ggml_compute_params* params, int64_t m, int6
   int64_t most = COLUMN_BYTES / (k * (int64_t)sizeof(float)) / COLUMNS * COLUMNS;
   if (most < COLUMNS) most = COLUMNS;
   const int64_t passes = (n + most - 1) / most, chunks = (m + ROWS_PER_CHUNK - 1) / ROWS_PER_CHUNK;
+  // Each pass reads and converts all rows again, which takes longer than ggml's product where rows are long.
+  if (passes > 1 && k > LONGEST) return false;
   const int64_t widest = (n + passes - 1) / passes;
   float* memory = puna_thread_scratch((size_t)((widest + ROWS) * k) * sizeof(float));
   if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
