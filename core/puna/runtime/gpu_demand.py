@@ -1,4 +1,4 @@
-"""How many GPUs of a cluster a host asks for.
+"""The number of GPUs that a host asks a cluster for.
 
 Theory. A host knows how many bytes it takes on GPUs, and a cluster counts GPUs. So the bytes are divided by the memory
 of a GPU: a part of one, or several whole ones. Ray puts parts that add up to 1 on one GPU, and shows a host the GPUs of
@@ -38,11 +38,11 @@ class Machine(Protocol):
 
     @property
     def free(self) -> HostResources:
-        """What no host has."""
+        """The resources that no host has."""
 
     @property
     def total(self) -> HostResources:
-        """What hosts can have."""
+        """The resources that hosts can have."""
 
     @property
     def gpu_bytes(self) -> int:

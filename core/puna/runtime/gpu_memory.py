@@ -1,4 +1,4 @@
-"""How much memory the GPUs of this machine have.
+"""The memory of this machine's GPUs.
 
 A Ray cluster counts GPUs and does not know their memory. So this module runs on its machines, as a task of Ray. It
 imports nothing but the standard library, and asks the drivers' own means.
@@ -17,7 +17,7 @@ ANSWER_SECONDS: Final = 10.0
 
 
 def smallest_bytes(devices: Path = DEVICES) -> int:
-    """Return the memory of the GPU that has the least; 0: there is none, or nobody tells. Blocks."""
+    """Return the memory of the GPU that has the least; 0: there is none, or its driver does not tell. Blocks."""
     return min([*_nvidia(), *_amd(devices)], default=0)
 
 

@@ -1,4 +1,4 @@
-"""What stands in the way of loading a model: the reasons for evictions, and the evictions that a load would cause."""
+"""Obstacles to the load of a model: the reasons for evictions, and the evictions that a load would cause."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -15,13 +15,13 @@ class Evictions:
     freed: tuple[PooledModel, ...]
     """The models whose memory the load would find free: those, or the model itself if it need not be loaded anew."""
     blocked: bool = False
-    """Whether pinned models leave no place, however much memory is free."""
+    """True if pinned models leave no place, however much memory is free."""
     weights_loaded: bool = False
     """True if the load would find its weights in memory, as those of another model."""
 
 
 class Cause(Enum):
-    """Why a model must go."""
+    """The reason for which a model must go."""
 
     OUTDATED = auto()
     """It is the same model, loaded in another way."""
@@ -35,7 +35,7 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What stands in the way of a load."""
+    """A model that must go before a load, or pinned models that prevent it."""
 
     cause: Cause
     model: PooledModel | None
@@ -43,5 +43,5 @@ class Obstacle:
 
     @property
     def blocks(self) -> bool:
-        """Whether nothing can be done about it."""
+        """True if no eviction can remove it."""
         return self.model is None or (self.model.pinned and self.cause is not Cause.OUTDATED)

@@ -10,7 +10,7 @@ through its actor. The authority signs nothing else, so cores that share a clust
 A process of its own holds the connection to the cluster (`ray_connection`). When it ends, another one is started at
 once, which waits for the head if that is gone. Starts wait for the new connection for as long as it may take, if the
 head still runs. After an end of the head they wait for RECONNECT_SECONDS and then fail with an error that says so,
-since nobody knows when a cluster is whole again.
+since no one can say when a cluster is whole again.
 """
 
 import asyncio

@@ -40,7 +40,7 @@ def lengthen_time_slice() -> bool:
     Linux has slices of their own for threads since version 6.12, and older ones ignore the number.
     """
     number = _SCHED_SETATTR.get(platform.machine())
-    # Whoever chose another policy for this process, such as a real-time one, keeps it.
+    # A process that runs under another policy, such as a real-time one, keeps it.
     if sys.platform != "linux" or number is None or os.sched_getscheduler(0) != _SCHED_OTHER:
         return False
     attributes = _Attributes(
