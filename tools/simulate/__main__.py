@@ -103,7 +103,8 @@ async def play(
 
 
 async def serve(told: argparse.Namespace, costs: HostCosts) -> None:
-    """Play a workload on one server whose model has replicas, once for each policy and seed, and print the figures."""
+    """Play a workload on one server whose model has replicas, once for each policy and seed, beside the simulation."""
+    limits = ScalingLimits(least=told.replicas, most=told.replicas)
     path = f"{PACED}:{os.environ.get('PYTHONPATH', '')}"
     command = f"PUNA_BACKEND=paced PYTHONPATH={path} {told.puna}" if told.paced else told.puna
     for load in told.load:
@@ -112,6 +113,9 @@ async def serve(told: argparse.Namespace, costs: HostCosts) -> None:
             per_second = load * capacity(told.workload, costs) * told.replicas
             sessions = fitting(arrivals(told.workload, seed, told.requests, per_second), costs.context_length)
             for name in told.policies.split(","):
+                policy = policies(seed, routing_costs(told.workload, costs))[name]
+                simulated = Cluster(costs, policy, limits).run(sessions)
+                rows.setdefault(f"{name}, simulated", []).append(row(simulated, told.first_limit))
                 with tempfile.TemporaryDirectory(prefix="simulate-") as scratch:
                     starting = routed(
                         command,
@@ -124,7 +128,7 @@ async def serve(told: argparse.Namespace, costs: HostCosts) -> None:
                     )
                     async with starting as found:
                         outcome = await Player(found, RandomRouting(seed)).run(sessions)
-                rows.setdefault(name, []).append(row(outcome, told.first_limit))
+                rows.setdefault(f"{name}, real", []).append(row(outcome, told.first_limit))
         print(f"\nLoad {load}\n\n{table(rows)}", flush=True)
 
 
