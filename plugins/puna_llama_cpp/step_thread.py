@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from puna.backend import BackendError
-from puna_llama_cpp.binding.time_slice import lengthen_time_slice
 
 T = TypeVar("T")
 
@@ -106,8 +105,6 @@ class StepThread:
         self._thread.join()
 
     def _run(self) -> None:
-        # llama.cpp's threads are started by this one, and get what it has.
-        lengthen_time_slice()
         try:
             while not self._closing:
                 # Cleared before the step looks for work: work that arrives during the step sets it again and is not
