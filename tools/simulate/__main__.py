@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from tools.simulate.cluster import Cluster
-from tools.simulate.hosts import HostReplica, Player, calibrate, replicas, routed
+from tools.simulate.hosts import Calibration, HostReplica, Player, replicas, routed
 from tools.simulate.prompts import Prompt
 from tools.simulate.replicas import HostCosts
 from tools.simulate.report import Row, row, table
@@ -33,7 +33,7 @@ def capacity(workload: str, costs: HostCosts) -> float:
     turns = [turn for _ in range(300) for turn in next(sessions)]
     prompt = statistics.mean(turn.prompt.tokens for turn in turns)
     output = statistics.mean(turn.output_tokens for turn in turns)
-    return 1 / (prompt * costs.prefill + output * costs.decode(costs.slots) / costs.slots)
+    return 1 / (costs.evaluate(0, prompt, prompt) + output * costs.decode(costs.slots) / costs.slots)
 
 
 def routing_costs(workload: str, costs: HostCosts) -> Costs:
@@ -78,7 +78,7 @@ async def with_hosts(told: argparse.Namespace, costs: HostCosts) -> None:
         )
         async with starting as found:
             if told.command == "calibrate":
-                print(json.dumps(asdict(await calibrate(found[0], costs)), indent=2))
+                print(json.dumps(asdict(await Calibration(found[0]).costs(costs)), indent=2))
                 return
             for load in told.load:
                 print(f"\nLoad {load}\n\n{table(await play(found, costs, told, load))}", flush=True)

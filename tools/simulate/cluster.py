@@ -95,7 +95,7 @@ class Cluster:
             if event.next_event == now:
                 for job in event.advance(now):
                     ended += 1
-                    self._follow(self._turns.pop(job), now)
+                    self._follow(self._turns.pop(job), job.ended)
                 self._push(event.next_event, event)
         elif event == "started":
             self._starting -= 1

@@ -16,14 +16,15 @@ import statistics
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from tools.bench.servers import Server, running
 from tools.simulate.cluster import Outcome
 from tools.simulate.prompts import PrefixCache, Prompt
-from tools.simulate.replicas import HostCosts, Job
+from tools.simulate.replicas import TILED, HostCosts, Job, SimulatedReplica
 from tools.simulate.workloads import Session
 
 from puna.gguf import reader
@@ -31,7 +32,13 @@ from puna.runtime.routing import MOST_HOLDERS, Policy, RoutedRequest
 from puna_client.v1 import generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc, options_pb2
 
 MODEL: Final = "simulated"
-PROMPT_LENGTHS: Final = (128, 512, 1024, 1536)
+PROMPT_LENGTHS: Final = (16, 32, 48, 128, 256, 512, 1024)
+LONG: Final = 2048
+"""Tokens of a long prompt, behind which the costs of attention are measured."""
+MESSAGE: Final = 48
+"""Tokens of a message of a chat."""
+ANSWER: Final = 120
+"""Tokens of the answers whose steps are measured."""
 NORMAL, CONTROL = 1, 3
 """Types of tokens in GGUF files."""
 
@@ -175,37 +182,97 @@ async def routed(
         yield found
 
 
-async def calibrate(replica: HostReplica, costs: HostCosts) -> HostCosts:
-    """Measure the costs of a host's steps. The rest of `costs` stays."""
-    draw, points = random.Random(1), []
+class Calibration:
+    """Measures the costs of a host's steps, with the least sum of squared relative errors."""
 
-    def tokens(count: int) -> list[int]:
-        return replica.vocabulary.draw(draw, count)
+    def __init__(self, replica: HostReplica) -> None:
+        self._replica = replica
+        self._draw = random.Random(1)
 
-    for _ in range(3):
-        for length in PROMPT_LENGTHS:
-            answer = await replica.ask(tokens(length), 1)
-            points.append((length - answer.cached, answer.first - answer.began))
-    prefill = statistics.linear_regression(*zip(*points, strict=True)).slope
-    steps = []
-    for _ in range(3):
-        for count in sorted({1, 2, replica.slots // 2 or 1, replica.slots}):
-            answers = await asyncio.gather(*(replica.ask(tokens(16), 120) for _ in range(count)))
+    async def costs(self, base: HostCosts) -> HostCosts:
+        """Return the measured costs. The rest of `base` stays."""
+        step, sequence, attention = _fitted(await self._steps())
+        begun, prefill, prefill_attention, message_attention = _fitted(await self._prompts())
+        found = replace(
+            base,
+            step=step,
+            sequence=sequence,
+            prefill=prefill,
+            attention=attention,
+            prefill_attention=prefill_attention,
+            message_attention=message_attention,
+            request=max(begun - step, 0.0),
+            slots=self._replica.slots,
+            context_length=self._replica.context_length,
+        )
+        return replace(found, beside=await self._beside(found))
+
+    async def _beside(self, costs: HostCosts) -> float:
+        """Return the factor with which a message beside a stream has its first token when a real one has."""
+        beginning = self._tokens(LONG // 2)
+        await self._replica.ask(beginning, 1)
+        streaming = asyncio.Event()
+        stream = asyncio.create_task(self._replica.ask(self._tokens(16), 8 * ANSWER, on_first=streaming.set))
+        await streaming.wait()
+        answers = [await self._replica.ask(beginning + self._tokens(MESSAGE), 1) for _ in range(7)]
+        await stream
+        measured = statistics.median(answer.first - answer.began for answer in answers)
+        factors = [1 + step / 20 for step in range(81)]
+        return min(factors, key=lambda each: abs(_message_beside_stream(replace(costs, beside=each)) - measured))
+
+    async def _steps(self) -> list[tuple[float, ...]]:
+        """Return measured steps: what each of `step`, `sequence` and `attention` counts for, and the seconds."""
+        slots, found = self._replica.slots, []
+        for count, before in [*((count, 16) for count in sorted({1, 2, 4, slots // 2, slots})), (1, LONG)] * 3:
+            answers = await asyncio.gather(*(self._replica.ask(self._tokens(before), ANSWER) for _ in range(count)))
             begin = max(answer.first for answer in answers)
             for answer in answers:
                 later = [moment for moment in answer.arrivals if moment > begin]
                 if len(later) > 20:
-                    steps.append((count, (later[-1] - later[0]) / (len(later) - 1)))
-    line = statistics.linear_regression(*zip(*steps, strict=True))
-    return HostCosts(
-        step=max(line.intercept, 1e-6),
-        sequence=max(line.slope, 0.0),
-        prefill=prefill,
-        batch=costs.batch,
-        slots=replica.slots,
-        context_length=replica.context_length,
-        cold_start=costs.cold_start,
-    )
+                    seconds = (later[-1] - later[0]) / (len(later) - 1)
+                    found.append((1, count, count * (before + ANSWER / 2), seconds))
+        return found
+
+    async def _prompts(self) -> list[tuple[float, ...]]:
+        """Return measured prompts: what the costs count for (`request` and `step`, then as above), and the seconds."""
+        found = []
+        for before in (0, LONG):
+            beginning = self._tokens(before)
+            if beginning:
+                await self._replica.ask(beginning, 1)
+            for length in PROMPT_LENGTHS * 3:
+                answer = await self._replica.ask(beginning + self._tokens(length), 1)
+                pairs = length * (before + length / 2)
+                tiled = length >= TILED
+                found.append((1, length, pairs * tiled, pairs * (not tiled), answer.first - answer.began))
+        return found
+
+    def _tokens(self, count: int) -> list[int]:
+        return self._replica.vocabulary.draw(self._draw, count)
+
+
+def _message_beside_stream(costs: HostCosts) -> float:
+    """Return the simulated time to the first token of a message that continues a cached chat while another streams."""
+    replica = SimulatedReplica(0, costs, PrefixCache(costs.slots))
+    chat = Prompt().unique(LONG // 2)
+    first = Job(chat, 1, 0.0)
+    replica.submit(first, first.arrived)
+    while replica.requests:
+        list(replica.advance(replica.next_event))
+    replica.submit(Job(Prompt().unique(16), 8 * ANSWER, first.ended), first.ended)
+    list(replica.advance(replica.next_event))
+    message = Job(chat.unique(MESSAGE), 1, first.ended + 10 * costs.decode(1))
+    replica.submit(message, message.arrived)
+    while message.prefill:
+        list(replica.advance(replica.next_event))
+    return message.first - message.arrived
+
+
+def _fitted(rows: list[tuple[float, ...]]) -> list[float]:
+    """Return the factors with which the first numbers of each row add up to the last one, at least 1e-9."""
+    table = np.array(rows)
+    relative = table[:, :-1] / table[:, -1:]
+    return [max(float(each), 1e-9) for each in np.linalg.lstsq(relative, np.ones(len(rows)), rcond=None)[0]]
 
 
 class Player:

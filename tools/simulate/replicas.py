@@ -4,21 +4,27 @@ Theory. A host decodes in steps. A step evaluates one token of each sequence tha
 other sequences in the order of their arrival. Prompts alone fill the batch. Beside sequences that decode they double
 the length of a step at most, and more with the share of prompts (puna_llama_cpp.generation.schedule). A step takes
 
-    step + sequence * sequences that decode + prefill * prompt tokens        seconds
+    step
+    + for each sequence that decodes: sequence + attention * tokens before it
+    + for each prompt token: prefill + prefill_attention * tokens before it
 
-(the three costs are measured on a real host by `python -m tools.simulate calibrate`). Steps in which nothing but
-decoding happens are all alike, so they are simulated as one stretch until the first answer ends. A request that arrives
-in between ends the stretch with the running step.
+seconds (the costs are measured on a real host by `python -m tools.simulate calibrate`). Steps in which nothing but
+decoding happens are nearly alike, so they are simulated as one stretch until the first answer ends. A request that
+arrives in between ends the stretch with the running step.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from tools.simulate.prompts import PrefixCache, Prompt
 
 from puna.runtime.routing import Costs
+
+TILED: Final = 64
+"""Tokens of a prompt from which hosts compute attention in tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,14 @@ class HostCosts:
     step: float
     sequence: float
     prefill: float
+    attention: float = 0.0
+    prefill_attention: float = 0.0
+    message_attention: float = 0.0
+    """The same for prompts with fewer than TILED tokens to evaluate, whose attention takes longer for each token."""
+    beside: float = 1.0
+    """How many times as long a prompt token takes beside sequences that decode, where prompts go in small parts."""
+    request: float = 0.0
+    """Seconds that an answer comes later than its steps: for the way to the host and back."""
     batch: int = 512
     """Tokens of one step."""
     slots: int = 16
@@ -36,9 +50,17 @@ class HostCosts:
     cold_start: float = 10.0
     """Seconds from the start of a replica until it has loaded the model."""
 
-    def decode(self, sequences: int) -> float:
-        """Return the seconds of a step in which so many sequences decode."""
-        return self.step + self.sequence * sequences
+    def decode(self, sequences: int, context: float = 0) -> float:
+        """Return the seconds of a step in which so many sequences decode, with so many tokens before them in all."""
+        return self.step + self.sequence * sequences + self.attention * context
+
+    def evaluate(self, begin: int, tokens: float, whole: float, *, beside: bool = False) -> float:
+        """Return what so many prompt tokens add to a step, the first of which has `begin` tokens before it.
+
+        `whole`: the tokens of the prompt that are not cached. `beside`: other sequences decode in the step.
+        """
+        attention = self.message_attention if whole < TILED else self.prefill_attention
+        return tokens * (self.prefill + attention * (begin + tokens / 2)) * (self.beside if beside else 1)
 
     def routing(self, output_tokens: float) -> Costs:
         """Return what a routing policy is told, which a server learns from earlier requests.
@@ -47,12 +69,15 @@ class HostCosts:
         """
         return Costs(self.prefill, 2 * self.prefill, output_tokens * self.decode(self.slots))
 
-    def room(self, decoding: int, prompts: int) -> int:
-        """Return how many tokens of so many prompts a step has room for."""
-        if not decoding:
+    def room(self, decoding: int, decode_seconds: float, waiting: Sequence["Job"]) -> int:
+        """Return for how many tokens of the waiting prompts a step has room.
+
+        `decode_seconds`: what the step takes without them.
+        """
+        if not (decoding and waiting):
             return self.batch
-        fitting = self.decode(decoding) * (1 + prompts / decoding) / self.prefill
-        return min(max(8, int(fitting)), self.batch - decoding)
+        price = self.evaluate(waiting[0].evaluated, 1, waiting[0].uncached, beside=True)
+        return min(max(8, int(decode_seconds * (1 + len(waiting) / decoding) / price)), self.batch - decoding)
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +98,16 @@ class Job:
     first: float = math.nan
     """Time of the first token."""
     ended: float = math.nan
+
+    @property
+    def evaluated(self) -> int:
+        """Prompt tokens that need no evaluation any more."""
+        return self.prompt.tokens - self.prefill
+
+    @property
+    def uncached(self) -> int:
+        """Prompt tokens that were not in the cache."""
+        return self.prompt.tokens - self.cached
 
 
 @dataclass(slots=True)
@@ -150,12 +185,12 @@ class SimulatedReplica:
             job.prefill -= tokens
             self.prefill_tokens -= tokens
             if not job.prefill:
-                job.first = now
+                job.first = now + self.costs.request
                 job.remaining -= 1
         ended = [job for job in self._running if not job.prefill and job.remaining <= 0]
         self._running = [job for job in self._running if job.prefill or job.remaining > 0]
         for job in ended:
-            job.ended = now
+            job.ended = now + self.costs.request
             self.cache.leave(job.slot, job.answered or job.prompt.unique(job.output_tokens))
         self._begin(now)
         yield from ended
@@ -174,11 +209,17 @@ class SimulatedReplica:
             self.idle_since = now
             return
         decoding = [job for job in self._running if not job.prefill]
-        room, chunks = self.costs.room(len(decoding), len(self._running) - len(decoding)), []
-        for job in self._running:
-            if job.prefill and room > 0:
+        prompts = [job for job in self._running if job.prefill]
+        steps = 1 if prompts else min(job.remaining for job in decoding)
+        # The answers grow during the stretch.
+        context = sum(job.prompt.tokens + job.output_tokens - job.remaining + steps / 2 for job in decoding)
+        seconds = self.costs.decode(len(decoding), context)
+        room, chunks = self.costs.room(len(decoding), seconds, prompts), []
+        for job in prompts:
+            if room > 0:
                 chunks.append((job, min(job.prefill, room)))
                 room -= chunks[-1][1]
-        steps = 1 if chunks else min(job.remaining for job in decoding)
-        seconds = self.costs.decode(len(decoding)) + self.costs.prefill * sum(tokens for _, tokens in chunks)
+        beside = bool(decoding)
+        for job, tokens in chunks:
+            seconds += self.costs.evaluate(job.evaluated, tokens, job.uncached, beside=beside)
         self._stretch = _Stretch(now, seconds, steps, chunks)

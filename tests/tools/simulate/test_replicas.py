@@ -1,5 +1,7 @@
 """One replica in virtual time, against sums by hand."""
 
+from dataclasses import replace
+
 import pytest
 from tools.simulate.prompts import PrefixCache, Prompt
 from tools.simulate.replicas import HostCosts, Job, SimulatedReplica
@@ -7,9 +9,9 @@ from tools.simulate.replicas import HostCosts, Job, SimulatedReplica
 COSTS = HostCosts(step=0.01, sequence=0.001, prefill=0.0001, batch=100, slots=2, context_length=4096)
 
 
-def play(*jobs):
+def play(*jobs, costs=COSTS):
     """Run jobs that arrive in order, and return the replica."""
-    replica = SimulatedReplica(0, COSTS, PrefixCache(COSTS.slots))
+    replica = SimulatedReplica(0, costs, PrefixCache(costs.slots))
     waiting = list(jobs)
     while waiting or replica.requests:
         arrival = waiting[0].arrived if waiting else float("inf")
@@ -62,10 +64,25 @@ def test_an_arrival_ends_a_stretch_with_the_running_step():
 
 
 def test_prompts_leave_room_for_decoding():
-    assert COSTS.room(0, 1) == 100
-    assert COSTS.room(1, 1) == 99
+    waiting = [Job(Prompt().unique(100), 1, 0.0, prefill=100)]
+
+    def room(costs, decoding):
+        return costs.room(decoding, costs.decode(decoding), waiting)
+
+    assert room(COSTS, 0) == 100
+    assert room(COSTS, 1) == 99
     slow = HostCosts(step=0.01, sequence=0.001, prefill=0.001, slots=8)
-    assert (slow.room(1, 1), slow.room(2, 1), slow.room(7, 1)) == (22, 18, 19)
+    assert [room(slow, decoding) for decoding in (1, 2, 7)] == [22, 18, 19]
+
+
+def test_tokens_cost_more_behind_others():
+    costs = replace(COSTS, attention=1e-5, prefill_attention=1e-6, message_attention=3e-6, request=0.5)
+    prompt = Prompt().unique(200)
+    job, message = Job(prompt, 11, 0.0), Job(prompt.unique(20), 1, 10.0)
+    play(job, message, costs=costs)
+    assert job.first == pytest.approx(0.5 + 2 * 0.01 + 200 * (0.0001 + 1e-6 * 100))
+    assert job.ended - job.first == pytest.approx(10 * (0.011 + 1e-5 * 206), rel=1e-3)
+    assert message.first - message.arrived == pytest.approx(0.5 + 0.01 + 20 * (0.0001 + 3e-6 * 210))
 
 
 def test_a_waiting_request_starts_with_the_step_after_the_answer_that_frees_its_slot():
