@@ -22,6 +22,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from puna_ggml_kernels.loader import SHORTEST_PREFILL
+
 K = TypeVar("K", bound=Hashable)
 
 DEFAULT_PREFILL_TOKENS = 32
@@ -115,16 +117,24 @@ def plan(
 ) -> list[BatchShare[K]]:
     """Divide a batch of `batch_size` tokens among sequences that are given in order of arrival.
 
-    `prefill_tokens` bounds the prompt tokens beside decoding sequences; prompts alone may fill the batch.
+    `prefill_tokens` bounds the prompt tokens beside decoding sequences; prompts alone may fill the batch. Where there
+    is room, no part of a prompt beside decoding sequences is a single token: the kernels would take it for one that is
+    decoded, and it would get other bits than in a prompt that is evaluated alone.
     """
     decoding = [item for item in items if item.decoding]
     shares = [BatchShare(item.key, 1, item.pending == 1) for item in decoding[:batch_size]]
     room = batch_size - len(shares)
     if decoding:
         room = min(room, prefill_tokens)
+    # With less room, a prompt of three tokens could not be divided, and would wait for ever.
+    divides = bool(decoding) and room > SHORTEST_PREFILL
     # The sort is stable, so prompts of one priority keep their order of arrival.
     for item in sorted((item for item in items if not item.decoding), key=lambda item: -item.priority):
         count = min(room, item.pending)
+        if divides and count < item.pending:
+            count = min(count, item.pending - SHORTEST_PREFILL)
+            if count < SHORTEST_PREFILL:
+                break
         if count == 0:
             break
         shares.append(BatchShare(item.key, count, item.final and count == item.pending))

@@ -20,6 +20,23 @@ def test_beside_a_stream_a_prompt_gets_a_small_share():
     ]
 
 
+@pytest.mark.parametrize(("pending", "count"), [(41, 39), (42, 40), (40, 40), (3, 3)])
+def test_no_part_of_a_prompt_beside_a_stream_is_a_single_token(pending, count):
+    items = [WorkItem("a", pending, False), WorkItem("b", 1, True)]
+    assert plan(items, 512, 40)[1:] == [BatchShare("a", count, count == pending)]
+    # A second prompt does not begin with the one token that is left.
+    items = [WorkItem("a", 39, False), WorkItem("b", 1, True), WorkItem("c", 100, False)]
+    assert plan(items, 512, 40)[1:] == [BatchShare("a", 39, True)]
+
+
+@pytest.mark.parametrize("room", [1, 2, 3])
+def test_a_prompt_beside_a_stream_gets_on_in_the_smallest_batch(room):
+    left = 3
+    while left:
+        (_, share) = plan([WorkItem("a", left, False), WorkItem("b", 1, True)], 1 + room, 8)
+        left -= share.count
+
+
 def test_prompts_are_served_in_order_of_priority_then_arrival():
     items = [WorkItem("a", 30, False), WorkItem("b", 30, False), WorkItem("c", 30, False, priority=1)]
     assert plan(items, 70) == [BatchShare("c", 30, True), BatchShare("a", 30, True), BatchShare("b", 10, False)]
