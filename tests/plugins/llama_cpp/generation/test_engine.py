@@ -75,7 +75,7 @@ async def test_a_decoding_step_is_given_up_if_it_serves_nobody_else(load, write,
         asked.set()
 
     loop = asyncio.get_running_loop()
-    other = asyncio.create_task(write(model, "hello", max_tokens=100)) if beside else None
+    other = asyncio.create_task(write(model, "hello", max_tokens=600)) if beside else None
     monkeypatch.setattr(Context, "decode", decode_and_cancel)
     monkeypatch.setattr(model._engine, "cancel", cancel)
     doomed = asyncio.create_task(write(model, prompt, max_tokens=10**6))
