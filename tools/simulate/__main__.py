@@ -7,15 +7,16 @@ import os
 import random
 import statistics
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from tools.simulate.cluster import Cluster
+from tools.simulate.cluster import Cluster, Outcome
 from tools.simulate.hosts import Calibration, HostReplica, Player, replicas, routed
 from tools.simulate.prompts import Prompt
 from tools.simulate.replicas import HostCosts
 from tools.simulate.report import Row, row, table
-from tools.simulate.workloads import WORKLOADS, arrivals, fitting
+from tools.simulate.workloads import WORKLOADS, Session, arrivals, fitting
 
 from puna.runtime.routing import Costs, RandomRouting, policies
 from puna.runtime.scaling import ScalingLimits
@@ -23,6 +24,8 @@ from puna.runtime.scaling import ScalingLimits
 PRESET = HostCosts(step=0.003, sequence=0.0025, prefill=0.0015)
 """Costs of the 135M benchmark model on two cores that had other work to do, rounded; `calibrate` measures others."""
 
+Sessions = list[tuple[float, Session]]
+"""Sessions with the times at which they begin."""
 PACED = Path(__file__).parent / "paced"
 """The folder of the backend whose hosts sleep instead of computing."""
 
@@ -88,48 +91,57 @@ async def play(
     found: list[HostReplica], costs: HostCosts, told: argparse.Namespace, load: float
 ) -> dict[str, list[Row]]:
     """Run each policy on the same arrivals, simulated and on real hosts, in turns."""
+
+    async def real(name: str, seed: int, sessions: Sessions) -> Outcome:
+        return await Player(found, policies(seed, routing_costs(told.workload, costs))[name]).run(sessions)
+
+    return await side_by_side(costs, told, load, real)
+
+
+async def side_by_side(
+    costs: HostCosts,
+    told: argparse.Namespace,
+    load: float,
+    real: Callable[[str, int, Sessions], Awaitable[Outcome]],
+) -> dict[str, list[Row]]:
+    """Run each policy on the same arrivals, simulated and for real, once for each seed.
+
+    `real` gets the name of a policy, the seed and the sessions.
+    """
     rows: dict[str, list[Row]] = {}
-    limits = ScalingLimits(least=len(found), most=len(found))
+    limits = ScalingLimits(least=told.replicas, most=told.replicas)
     for seed in range(told.seeds):
-        per_second = load * capacity(told.workload, costs) * len(found)
+        per_second = load * capacity(told.workload, costs) * told.replicas
         sessions = fitting(arrivals(told.workload, seed, told.requests, per_second), costs.context_length)
         for name in told.policies.split(","):
-            chosen = [policies(seed, routing_costs(told.workload, costs))[name] for _ in range(2)]
-            simulated = Cluster(costs, chosen[0], limits).run(sessions)
+            policy = policies(seed, routing_costs(told.workload, costs))[name]
+            simulated = Cluster(costs, policy, limits).run(sessions)
             rows.setdefault(f"{name}, simulated", []).append(row(simulated, told.first_limit))
-            real = await Player(found, chosen[1]).run(sessions)
-            rows.setdefault(f"{name}, real", []).append(row(real, told.first_limit))
+            rows.setdefault(f"{name}, real", []).append(row(await real(name, seed, sessions), told.first_limit))
     return rows
 
 
 async def serve(told: argparse.Namespace, costs: HostCosts) -> None:
     """Play a workload on one server whose model has replicas, once for each policy and seed, beside the simulation."""
-    limits = ScalingLimits(least=told.replicas, most=told.replicas)
     path = f"{PACED}:{os.environ.get('PYTHONPATH', '')}"
     command = f"PUNA_BACKEND=paced PYTHONPATH={path} {told.puna}" if told.paced else told.puna
+
+    async def real(name: str, seed: int, sessions: Sessions) -> Outcome:
+        with tempfile.TemporaryDirectory(prefix="simulate-") as scratch:
+            starting = routed(
+                command,
+                told.model,
+                Path(scratch),
+                routing=name,
+                count=told.replicas,
+                slots=costs.slots,
+                context_length=costs.context_length,
+            )
+            async with starting as found:
+                return await Player(found, RandomRouting(seed)).run(sessions)
+
     for load in told.load:
-        rows: dict[str, list[Row]] = {}
-        for seed in range(told.seeds):
-            per_second = load * capacity(told.workload, costs) * told.replicas
-            sessions = fitting(arrivals(told.workload, seed, told.requests, per_second), costs.context_length)
-            for name in told.policies.split(","):
-                policy = policies(seed, routing_costs(told.workload, costs))[name]
-                simulated = Cluster(costs, policy, limits).run(sessions)
-                rows.setdefault(f"{name}, simulated", []).append(row(simulated, told.first_limit))
-                with tempfile.TemporaryDirectory(prefix="simulate-") as scratch:
-                    starting = routed(
-                        command,
-                        told.model,
-                        Path(scratch),
-                        routing=name,
-                        count=told.replicas,
-                        slots=costs.slots,
-                        context_length=costs.context_length,
-                    )
-                    async with starting as found:
-                        outcome = await Player(found, RandomRouting(seed)).run(sessions)
-                rows.setdefault(f"{name}, real", []).append(row(outcome, told.first_limit))
-        print(f"\nLoad {load}\n\n{table(rows)}", flush=True)
+        print(f"\nLoad {load}\n\n{table(await side_by_side(costs, told, load, real))}", flush=True)
 
 
 def arguments() -> argparse.Namespace:

@@ -24,12 +24,14 @@ import numpy as np
 from tools.bench.servers import Server, running
 from tools.simulate.cluster import Outcome
 from tools.simulate.prompts import PrefixCache, Prompt
-from tools.simulate.replicas import TILED, HostCosts, Job, SimulatedReplica
+from tools.simulate.replicas import HostCosts, Job, SimulatedReplica
 from tools.simulate.workloads import Session
 
 from puna.gguf import reader
+from puna.models.convert.tokens import Kind
 from puna.runtime.routing import MOST_HOLDERS, Policy, RoutedRequest
 from puna_client.v1 import generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc, options_pb2
+from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 
 MODEL: Final = "simulated"
 PROMPT_LENGTHS: Final = (16, 32, 48, 128, 256, 512, 1024)
@@ -39,8 +41,6 @@ MESSAGE: Final = 48
 """Tokens of a message of a chat."""
 ANSWER: Final = 120
 """Tokens of the answers whose steps are measured."""
-NORMAL, CONTROL = 1, 3
-"""Types of tokens in GGUF files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class Vocabulary:
     def read(cls, model: Path) -> "Vocabulary":
         """Read the vocabulary of a GGUF file. A file without types of tokens has 256 ids."""
         types = reader.read(model, arrays=True).get("tokenizer.ggml.token_type")
-        kinds = types.values if isinstance(types, reader.Array) and types.values else (NORMAL,) * 256
+        kinds = types.values if isinstance(types, reader.Array) and types.values else (Kind.NORMAL,) * 256
         normal, control = (
-            [token for token, kind in enumerate(kinds) if kind == wanted] for wanted in (NORMAL, CONTROL)
+            [token for token, kind in enumerate(kinds) if kind == wanted] for wanted in (Kind.NORMAL, Kind.CONTROL)
         )
         return cls(normal, control)
 
@@ -243,7 +243,7 @@ class Calibration:
             for length in PROMPT_LENGTHS * 3:
                 answer = await self._replica.ask(beginning + self._tokens(length), 1)
                 pairs = length * (before + length / 2)
-                tiled = length >= TILED
+                tiled = length >= TILED_PREFILL_ROWS
                 found.append((1, length, pairs * tiled, pairs * (not tiled), answer.first - answer.began))
         return found
 

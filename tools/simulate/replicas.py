@@ -17,14 +17,11 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from tools.simulate.prompts import PrefixCache, Prompt
 
 from puna.runtime.routing import Costs
-
-TILED: Final = 64
-"""Tokens of a prompt from which hosts compute attention in tiles."""
+from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class HostCosts:
     attention: float = 0.0
     prefill_attention: float = 0.0
     message_attention: float = 0.0
-    """The same for prompts with fewer than TILED tokens to evaluate, whose attention takes longer for each token."""
+    """The same for prompts with fewer than TILED_PREFILL_ROWS tokens to evaluate, whose attention takes longer."""
     beside: float = 1.0
     """How many times as long a prompt token takes beside sequences that decode, where prompts go in small parts."""
     request: float = 0.0
@@ -59,7 +56,7 @@ class HostCosts:
 
         `whole`: the tokens of the prompt that are not cached. `beside`: other sequences decode in the step.
         """
-        attention = self.message_attention if whole < TILED else self.prefill_attention
+        attention = self.message_attention if whole < TILED_PREFILL_ROWS else self.prefill_attention
         return tokens * (self.prefill + attention * (begin + tokens / 2)) * (self.beside if beside else 1)
 
     def routing(self, output_tokens: float) -> Costs:
