@@ -141,19 +141,24 @@ class PrefixRouting:
     def first_token_seconds(self, request: RoutedRequest, replica: Replica, cached: int) -> float:
         """Predict the time to the first token on a replica that holds `cached` tokens of the prompt."""
         waiting = max(replica.requests - replica.slots + 1, 0)
-        prefill = replica.prefill_tokens + max(request.prompt_tokens - cached, 1)
+        prefill = replica.prefill_tokens + _uncached(request, cached)
         price = self.costs.busy_prefill_seconds if replica.requests else self.costs.prefill_seconds
         return waiting * self.costs.answer_seconds / replica.slots + prefill * price
 
     def _rank(self, request: RoutedRequest, replica: Replica, cached: int) -> tuple[float, float]:
         crowd = replica.requests / replica.slots
-        delay = CROWDING * max(request.prompt_tokens - cached, 1) * self.costs.busy_prefill_seconds * crowd
+        delay = CROWDING * _uncached(request, cached) * self.costs.busy_prefill_seconds * crowd
         return self.first_token_seconds(request, replica, cached) + delay, crowd
 
     def _others(self, count: int) -> Sequence[int]:
         if count <= MOST_HOLDERS + MOST_OTHERS:
             return self._random.sample(range(count), count)
         return [self._random.randrange(count) for _ in range(MOST_OTHERS)]
+
+
+def _uncached(request: RoutedRequest, cached: int) -> int:
+    """Return how many tokens of a prompt are evaluated. Even if all are cached, the last one is."""
+    return max(request.prompt_tokens - cached, 1)
 
 
 def policies(seed: int, costs: Costs) -> Mapping[str, Policy]:

@@ -57,20 +57,21 @@ class Batch:
         `all_outputs`: every token gets an output, as pooled embeddings and draft tokens need it. `outputs`: the tokens
         at these indexes get logits too, as the log-probabilities of a prompt need them.
         """
+        output, all_outputs = output or self._outputs_all, all_outputs or self._outputs_all
         start, end = self.length, self.length + len(tokens)
         if end - start == 1:
             # The usual case. A slice costs numpy eight times as much as an element.
             self._tokens[start] = tokens[0]
             self._positions[start] = position
             self._slots[start] = slot
-            self._outputs[start] = output or self._outputs_all or bool(outputs)
+            self._outputs[start] = output or bool(outputs)
             self.length = self.native.n_tokens = end
             return start
         self._tokens[start:end] = tokens
         self._positions[start:end] = range(position, position + len(tokens))
         self._slots[start:end] = slot
-        self._outputs[start:end] = all_outputs or self._outputs_all
-        self._outputs[end - 1] = output or self._outputs_all
+        self._outputs[start:end] = all_outputs
+        self._outputs[end - 1] = output
         if outputs:
             self._outputs[start + outputs.start : start + outputs.stop] = True
         self.length = self.native.n_tokens = end
