@@ -179,7 +179,7 @@ class Driver:
 
 
 class _GpuSurvey:
-    """What machines tell of the memory of their GPUs. Each is asked once."""
+    """The memory of the machines' GPUs. Each machine is asked once."""
 
     def __init__(self) -> None:
         self._asked: dict[str, ray.ObjectRef[int]] = {}

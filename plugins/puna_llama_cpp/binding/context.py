@@ -125,7 +125,7 @@ class Context:
         parameters.n_batch = parameters.n_ubatch = options.batch
         parameters.n_seq_max = options.max_sequences
         self.outputs_all = weights.architecture in _UNSELECTED_OUTPUTS
-        """Whether every token of a batch must get logits, so that a row of logits is that of its token."""
+        """True if every token of a batch must get logits, so that the row of a token has its logits."""
         if not (options.embeddings or self.outputs_all):
             # Without a bound llama.cpp reserves logits for every token of a batch, a vocabulary's width each.
             parameters.n_outputs_max = max(options.sequences, MIN_OUTPUTS) + SCORED_OUTPUTS

@@ -171,7 +171,7 @@ class Weights:
 
     @property
     def rotates_whole_keys(self) -> bool:
-        """Whether RoPE rotates all of a key, rather than a part of it, also of the keys of an indexer."""
+        """True if RoPE rotates whole keys, those of an indexer too, and not a part of each."""
         length = self._head_length("key")
         rotated = int(self.metadata(f"{self.architecture}.rope.dimension_count") or length)
         indexer = int(self.metadata(f"{self.architecture}.attention.indexer.key_length") or rotated)

@@ -108,12 +108,12 @@ class Engine:
         """
         with self._lock:
             sequence.cancelled = True
-            if sequence in self._in_prefill or self._serves_nobody():
+            if sequence in self._in_prefill or self._is_batch_cancelled():
                 self._context.set_abort(True)
         self._thread.wake()
 
-    def _serves_nobody(self) -> bool:
-        """Return whether the running batch may be aborted since all of its sequences are cancelled."""
+    def _is_batch_cancelled(self) -> bool:
+        """Return whether all sequences of the running batch are cancelled, and it may be aborted."""
         # A state from which nothing can be removed would be lost with the step, and the next prompt may begin like it.
         removable = self._context.supports_partial_removal
         return removable and bool(self._in_batch) and all(each.cancelled for each in self._in_batch)

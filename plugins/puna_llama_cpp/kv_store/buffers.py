@@ -42,7 +42,7 @@ class StateBuffers:
 
     @property
     def lacking(self) -> bool:
-        """Whether there are fewer buffers than should be kept."""
+        """True if there are fewer buffers than should be kept."""
         return self.size > 0 and len(self._free) < min(_BUFFERS, MAX_BYTES // self.size)
 
     def take(self) -> State | None:

@@ -58,7 +58,7 @@ class Candidates:
         self._first: Any = ctypes.cast(self._address, lib.llama_token_data_p)
         self._array = lib.llama_token_data_array()
         self.reference = ctypes.pointer(self._array)
-        """What llama.cpp's samplers take."""
+        """The pointer to the candidates that llama.cpp's samplers take."""
         kernels = installed()
         self._select = kernels.puna_top_candidates if kernels is not None else None
 

@@ -36,7 +36,7 @@ def test_bytes_decide_how_many_gpus(size, gpus):
     assert asked(host(size), machine("a", 4, 24), machine("b", 2, 24), machine("c", 0, 0)) == (gpus, ["a", "b"], True)
 
 
-def test_one_gpu_where_nobody_tells_its_memory():
+def test_one_gpu_where_its_memory_is_unknown():
     assert asked(host(50), machine("a", 4, 0)) == (1.0, ["a"], True)
 
 
@@ -67,7 +67,7 @@ def test_an_operators_number_counts_as_it_is():
         (2.0, 2, {}, True),
         (2.0, 1.5, {"0": 0.5}, False),
         (1.0, 1.5, {"0": 0.5}, True),
-        # Another core has something, of which GPU nobody knows.
+        # Another core has half a GPU, and this one cannot tell of which.
         (1.0, 1.5, {}, True),
         (1.0, 0.9, {"0": 0.6}, False),
         (0.4, 0.9, {"0": 0.6}, True),

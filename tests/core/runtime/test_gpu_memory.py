@@ -29,7 +29,7 @@ def test_the_smallest_of_them_counts(nvidia, tmp_path):
 
 
 @pytest.mark.parametrize("script", ["echo [N/A]", "echo no devices were found; exit 6", "exit 0"])
-def test_what_nobody_tells_is_unknown(nvidia, tmp_path, script):
+def test_memory_that_no_driver_tells_is_unknown(nvidia, tmp_path, script):
     nvidia(script)
     assert smallest_bytes(tmp_path) == 0
 

@@ -196,7 +196,7 @@ async def test_a_process_that_has_ended_is_replaced_for_the_same_cluster(launch,
     assert [each["address"] for each in heard() if "address" in each] == ["", head]
 
 
-async def test_a_head_that_was_gone_is_connected_again_and_nobody_waits_long(launch, heard, tmp_path, monkeypatch):
+async def test_a_head_that_was_gone_is_connected_again_and_no_load_waits_long(launch, heard, tmp_path, monkeypatch):
     back = tmp_path / "back"
     monkeypatch.setattr(ray_launcher, "RECONNECT_SECONDS", 0.2)
     monkeypatch.setenv("RAY_STUB_OPEN", str(back))

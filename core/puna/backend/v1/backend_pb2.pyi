@@ -64,7 +64,7 @@ class DescribeResponse(_message.Message):
     version: _builtins.str
     """Version of the backend."""
     embeds_in_run: _builtins.bool
-    """Whether Run embeds texts. The core then sends single texts there and calls Embed for lists. A message in the stream
+    """True if Run embeds texts. The core then sends single texts there and calls Embed for lists. A message in the stream
     costs a fraction of a call.
     """
     def __init__(
