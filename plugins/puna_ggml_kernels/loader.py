@@ -31,6 +31,10 @@ VERSIONS: Final = ("0.25.3",)
 """Versions of ggml that the kernels are known to fit. README.md says how to add one."""
 TILED_PREFILL_ROWS: Final = 64
 """Tokens of one sequence in a batch from which ggml computes their attention in tiles, with 32-bit sums."""
+TILED_MESSAGE_ROWS: Final = 12
+"""Tokens of a short message from which its attention takes less time in tiles."""
+MESSAGE_POSITIONS: Final = 256
+"""Tokens before a short message from which attention is a notable share of its time."""
 MAX_SEQUENCES: Final = 64
 """Sequences of a batch, at most, that can get the bits of batches of their own."""
 SHORTEST_PREFILL: Final = 2
@@ -43,6 +47,7 @@ _INTERFACE: Final = {
     "puna_supported": (ctypes.c_bool,),
     "puna_enable": (None, ctypes.c_bool),
     "puna_set_exact": (None, ctypes.c_bool),
+    "puna_is_exact": (ctypes.c_bool,),
     "puna_set_tiled_from": (None, ctypes.c_int),
     "puna_set_batch_invariant": (None, ctypes.c_int),
     "puna_set_huge_pages": (None, ctypes.c_bool),
@@ -128,6 +133,17 @@ def set_exact(*, exact: bool) -> None:
     library = installed()
     if library is not None:
         library.puna_set_exact(exact)
+
+
+def tiled_prefill_rows(cached: int) -> int:
+    """Return from how many tokens of a prompt on, behind so many others of its sequence, attention is tiled.
+
+    Unless products have ggml's bits (see `set_exact`), tiles serve short messages of long chats too.
+    """
+    library = installed()
+    if library is None or cached < MESSAGE_POSITIONS or library.puna_is_exact():
+        return TILED_PREFILL_ROWS
+    return TILED_MESSAGE_ROWS
 
 
 def set_order(*, tiled_from: int, invariant_sequences: int = 0) -> None:

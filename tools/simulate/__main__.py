@@ -36,7 +36,7 @@ def capacity(workload: str, costs: HostCosts) -> float:
     turns = [turn for _ in range(300) for turn in next(sessions)]
     prompt = statistics.mean(turn.prompt.tokens for turn in turns)
     output = statistics.mean(turn.output_tokens for turn in turns)
-    return 1 / (costs.evaluate(0, prompt, prompt) + output * costs.decode(costs.slots) / costs.slots)
+    return 1 / (costs.evaluate(0, prompt, beside=False) + output * costs.decode(costs.slots) / costs.slots)
 
 
 def routing_costs(workload: str, costs: HostCosts) -> Costs:

@@ -31,7 +31,6 @@ from puna.gguf import reader
 from puna.models.convert.tokens import Kind
 from puna.runtime.routing import MOST_HOLDERS, Policy, RoutedRequest
 from puna_client.v1 import generate_pb2, generate_pb2_grpc, models_pb2, models_pb2_grpc, options_pb2
-from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 
 MODEL: Final = "simulated"
 PROMPT_LENGTHS: Final = (16, 32, 48, 128, 256, 512, 1024)
@@ -192,7 +191,7 @@ class Calibration:
     async def costs(self, base: HostCosts) -> HostCosts:
         """Return the measured costs. The rest of `base` stays."""
         step, sequence, attention = _fitted(await self._steps())
-        begun, prefill, prefill_attention, message_attention = _fitted(await self._prompts())
+        begun, prefill, prefill_attention = _fitted(await self._prompts())
         found = replace(
             base,
             step=step,
@@ -200,7 +199,6 @@ class Calibration:
             prefill=prefill,
             attention=attention,
             prefill_attention=prefill_attention,
-            message_attention=message_attention,
             request=max(begun - step, 0.0),
             slots=self._replica.slots,
             context_length=self._replica.context_length,
@@ -243,8 +241,7 @@ class Calibration:
             for length in PROMPT_LENGTHS * 3:
                 answer = await self._replica.ask(beginning + self._tokens(length), 1)
                 pairs = length * (before + length / 2)
-                tiled = length >= TILED_PREFILL_ROWS
-                found.append((1, length, pairs * tiled, pairs * (not tiled), answer.first - answer.began))
+                found.append((1, length, pairs, answer.first - answer.began))
         return found
 
     def _tokens(self, count: int) -> list[int]:

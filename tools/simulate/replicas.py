@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from tools.simulate.prompts import PrefixCache, Prompt
 
 from puna.runtime.routing import Costs
-from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +32,6 @@ class HostCosts:
     prefill: float
     attention: float = 0.0
     prefill_attention: float = 0.0
-    message_attention: float = 0.0
-    """The same for prompts with fewer than TILED_PREFILL_ROWS tokens to evaluate, whose attention takes longer."""
     beside: float = 1.0
     """How many times as long a prompt token takes beside sequences that decode, where prompts go in small parts."""
     request: float = 0.0
@@ -51,13 +48,13 @@ class HostCosts:
         """Return the seconds of a step in which so many sequences decode, with so many tokens before them in all."""
         return self.step + self.sequence * sequences + self.attention * context
 
-    def evaluate(self, begin: int, tokens: float, whole: float, *, beside: bool = False) -> float:
+    def evaluate(self, begin: int, tokens: float, *, beside: bool) -> float:
         """Return what so many prompt tokens add to a step, the first of which has `begin` tokens before it.
 
-        `whole`: the tokens of the prompt that are not cached. `beside`: other sequences decode in the step.
+        `beside`: other sequences decode in the step.
         """
-        attention = self.message_attention if whole < TILED_PREFILL_ROWS else self.prefill_attention
-        return tokens * (self.prefill + attention * (begin + tokens / 2)) * (self.beside if beside else 1)
+        seconds = tokens * (self.prefill + self.prefill_attention * (begin + tokens / 2))
+        return seconds * (self.beside if beside else 1)
 
     def routing(self, output_tokens: float) -> Costs:
         """Return what a routing policy is told, which a server learns from earlier requests.
@@ -73,7 +70,7 @@ class HostCosts:
         """
         if not (decoding and waiting):
             return self.batch
-        price = self.evaluate(waiting[0].evaluated, 1, waiting[0].uncached, beside=True)
+        price = self.evaluate(waiting[0].evaluated, 1, beside=True)
         return min(max(8, int(decode_seconds * (1 + len(waiting) / decoding) / price)), self.batch - decoding)
 
 
@@ -100,11 +97,6 @@ class Job:
     def evaluated(self) -> int:
         """Prompt tokens that need no evaluation any more."""
         return self.prompt.tokens - self.prefill
-
-    @property
-    def uncached(self) -> int:
-        """Prompt tokens that were not in the cache."""
-        return self.prompt.tokens - self.cached
 
 
 @dataclass(slots=True)
@@ -218,5 +210,5 @@ class SimulatedReplica:
                 room -= chunks[-1][1]
         beside = bool(decoding)
         for job, tokens in chunks:
-            seconds += self.costs.evaluate(job.evaluated, tokens, job.uncached, beside=beside)
+            seconds += self.costs.evaluate(job.evaluated, tokens, beside=beside)
         self._stretch = _Stretch(now, seconds, steps, chunks)

@@ -76,13 +76,13 @@ def test_prompts_leave_room_for_decoding():
 
 
 def test_tokens_cost_more_behind_others():
-    costs = replace(COSTS, attention=1e-5, prefill_attention=1e-6, message_attention=3e-6, request=0.5)
+    costs = replace(COSTS, attention=1e-5, prefill_attention=1e-6, request=0.5)
     prompt = Prompt().unique(200)
     job, message = Job(prompt, 11, 0.0), Job(prompt.unique(20), 1, 10.0)
     play(job, message, costs=costs)
     assert job.first == pytest.approx(0.5 + 2 * 0.01 + 200 * (0.0001 + 1e-6 * 100))
     assert job.ended - job.first == pytest.approx(10 * (0.011 + 1e-5 * 206), rel=1e-3)
-    assert message.first - message.arrived == pytest.approx(0.5 + 0.01 + 20 * (0.0001 + 3e-6 * 210))
+    assert message.first - message.arrived == pytest.approx(0.5 + 0.01 + 20 * (0.0001 + 1e-6 * 210))
 
 
 def test_a_waiting_request_starts_with_the_step_after_the_answer_that_frees_its_slot():
