@@ -53,14 +53,14 @@ async def test_a_cancelled_prompt_is_given_up_in_the_middle_of_a_batch(load, wri
 
 @pytest.mark.parametrize("beside", [False, True])
 async def test_a_decoding_step_is_given_up_if_it_serves_nobody_else(load, write, monkeypatch, beside):
-    asked, aborted = threading.Event(), []
+    begun, asked, aborted = threading.Event(), threading.Event(), []
     model, prompt, decode = await load(parallel=2), "the wind and the river " * 4, Context.decode
     expected, _ = await write(model, prompt, max_tokens=60, cache_salt="another")
     steps = 0
 
     def decode_and_cancel(context, *batch, **how):
         nonlocal steps
-        steps += 1
+        steps += begun.is_set()  # the other stream may be ahead
         if steps == 20:
             loop.call_soon_threadsafe(doomed.cancel)
             assert asked.wait(10)
@@ -74,11 +74,16 @@ async def test_a_decoding_step_is_given_up_if_it_serves_nobody_else(load, write,
         cancel(sequence)
         asked.set()
 
+    async def write_on():
+        async for event in model.generate(SequenceRequest(prompt=prompt, sampling=GREEDY, max_tokens=10**6)):
+            if isinstance(event, TextDelta):
+                begun.set()
+
     loop = asyncio.get_running_loop()
     other = asyncio.create_task(write(model, "hello", max_tokens=600)) if beside else None
     monkeypatch.setattr(Context, "decode", decode_and_cancel)
     monkeypatch.setattr(model._engine, "cancel", cancel)
-    doomed = asyncio.create_task(write(model, prompt, max_tokens=10**6))
+    doomed = asyncio.create_task(write_on())
     with pytest.raises(asyncio.CancelledError):
         await doomed
     if other is not None:
