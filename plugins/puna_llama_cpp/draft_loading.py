@@ -16,6 +16,7 @@ import llama_cpp.llama_cpp as lib
 
 from puna.backend import InvalidRequestError, ModelSpec
 from puna.gguf import reader as gguf
+from puna_llama_cpp.binding import architectures
 from puna_llama_cpp.binding.context import Context, ContextOptions
 from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 from puna_llama_cpp.binding.machine import threads_for
@@ -23,8 +24,6 @@ from puna_llama_cpp.binding.weights import Weights
 
 log = logging.getLogger(__name__)
 
-_HEADS: Final = ("eagle3", "dflash", "gemma4-assistant")
-"""Architectures that compute nothing without the hidden states of another model; llama.cpp aborts if they are tried."""
 _LEAST_BATCH: Final = 64
 _MOST_PADDING: Final = 128
 """How many tokens one vocabulary may have more than the other, which are padding."""
@@ -101,7 +100,7 @@ def _check_architecture(path: str) -> None:
         architecture = gguf.read(Path(path)).architecture
     except (gguf.GGUFError, OSError) as error:
         raise _UnusableError(str(error)) from error
-    if architecture in _HEADS:
+    if architecture in architectures.HEADS:
         raise _UnusableError(f"a head of the architecture {architecture} does not run by itself")
 
 

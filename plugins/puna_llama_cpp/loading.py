@@ -10,6 +10,7 @@ import llama_cpp.llama_cpp as lib
 from llama_cpp._ggml import libggml
 
 from puna.backend import ConstraintLimits, InvalidRequestError, ModelFacts, ModelSpec
+from puna_llama_cpp.binding import architectures
 from puna_llama_cpp.binding.context import KV_CACHE_TYPES, Context, ContextOptions
 from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 from puna_llama_cpp.binding.machine import threads_for
@@ -37,11 +38,6 @@ _CONTEXT_MULTIPLE = 256
 _F16_BYTES = 2
 _DRAFT_HISTORY_TOKENS = 65_536
 """Tokens of recent answers that are kept to draft from: about 16 MB."""
-_SINGLE_SEQUENCE = frozenset({"plamo2", "arwkv7", "rwkv6qwen2"})
-"""Architectures that get one slot, since llama.cpp stores wrong states for several sequences.
-
-PLaMo-2's go to wrong places. Of ARWKV-7 and QRWKV-6, those behind the first get the token shift of another token.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +120,7 @@ def planned_context(weights: Weights, spec: ModelSpec) -> Iterator[tuple[Context
         else:
             default_limit = _MAX_LAZY_SEQUENCES if lazy else _MAX_ALLOCATED_SEQUENCES
             slots = spec.parallel or _fitting_sequences(weights, spec, length, default_limit)
-            slots = 1 if weights.architecture in _SINGLE_SEQUENCE else slots
+            slots = 1 if weights.architecture in architectures.SINGLE_SEQUENCE else slots
             batch = max(batch, slots)
         options = ContextOptions(
             length=length,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from puna.backend import BackendError, InvalidRequestError
 from puna_ggml_kernels.loader import TILED_PREFILL_ROWS, set_order, set_sequences
+from puna_llama_cpp.binding import architectures
 from puna_llama_cpp.binding.batch import Batch, VectorBatch
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.turns import TURNS
@@ -59,26 +60,6 @@ def _creation_error(message: str) -> Exception:
     return InvalidRequestError(message)
 
 
-_WITHOUT_ROPE: Final = frozenset({"afmoe", "maple", "smollm3"})
-"""Architectures of which some layers have no RoPE. llama.cpp's shift rotates their keys all the same."""
-_WITHOUT_ROPE_BESIDE_WINDOWS: Final = frozenset(
-    {"cohere2", "cohere2moe", "exaone-moe", "exaone4", "llama4", "muse-glimmer", "smallthinker"}
-)
-"""The same, of models with a sliding window."""
-_BAICHUAN_LAYERS_WITH_ROPE: Final = 32
-"""llama.cpp tells the Baichuan with RoPE from the others by its number of layers."""
-
-
-def _rotates_all_layers(weights: Weights) -> bool:
-    """Return whether a shift rotates no key that the graph has not rotated."""
-    architecture = weights.architecture
-    if architecture in _WITHOUT_ROPE_BESIDE_WINDOWS:
-        return not lib.llama_model_n_swa(weights.pointer)
-    if architecture == "baichuan":
-        return int(lib.llama_model_n_layer(weights.pointer)) == _BAICHUAN_LAYERS_WITH_ROPE
-    return architecture not in _WITHOUT_ROPE
-
-
 def _can_shift(cache_type: str, weights: Weights) -> bool:
     """Return whether llama.cpp shifts keys of this type right in the KV cache that it has just made.
 
@@ -89,7 +70,9 @@ def _can_shift(cache_type: str, weights: Weights) -> bool:
     ggml aborts when it shifts that one.
     """
     log = captured_log()
-    if log.has_empty_cache() or not _rotates_all_layers(weights):
+    layers, window = int(lib.llama_model_n_layer(weights.pointer)), int(lib.llama_model_n_swa(weights.pointer))
+    rotates_all = architectures.rotates_all_layers(weights.architecture, layers=layers, window=window)
+    if log.has_empty_cache() or not rotates_all:
         return False
     if cache_type in ("f32", "f16"):
         return True
@@ -100,11 +83,6 @@ MIN_OUTPUTS: Final = 8
 """Tokens of a batch that may get logits even if there are fewer sequences; draft tokens use the rest."""
 SCORED_OUTPUTS: Final = 24
 """Further tokens of a batch that may get logits, for the log-probabilities of prompts."""
-
-
-_UNSELECTED_OUTPUTS: Final = frozenset({"cogvlm"})
-"""Architectures whose graph computes logits for all tokens of a batch. llama.cpp then hands out the first rows, as if
-they were those of the tokens that were asked for."""
 
 
 class AbortedError(Exception):
@@ -124,7 +102,7 @@ class Context:
         # One micro-batch for each batch: the scheduler has already divided the prompts.
         parameters.n_batch = parameters.n_ubatch = options.batch
         parameters.n_seq_max = options.max_sequences
-        self.outputs_all = weights.architecture in _UNSELECTED_OUTPUTS
+        self.outputs_all = weights.architecture in architectures.UNSELECTED_OUTPUTS
         """True if every token of a batch must get logits, so that the row of a token has its logits."""
         if not (options.embeddings or self.outputs_all):
             # Without a bound llama.cpp reserves logits for every token of a batch, a vocabulary's width each.
@@ -138,8 +116,7 @@ class Context:
         parameters.kv_unified = options.embeddings
         if options.flash_attention not in FLASH_ATTENTION:
             raise InvalidRequestError(f'flash attention is "on" or "off", not "{options.flash_attention}"')
-        # The graph of PLM hands its values over in a shape for which ggml aborts in flash attention.
-        plain = weights.architecture == "plm"
+        plain = weights.architecture in architectures.WITHOUT_FLASH_ATTENTION
         parameters.flash_attn_type = FLASH_ATTENTION["off" if plain else options.flash_attention]
         cache_type = options.kv_cache_type or "f16"
         if cache_type not in KV_CACHE_TYPES:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.backend import BackendError, InvalidRequestError, ModelSpec, PromptTooLongError
-from puna_llama_cpp.binding import memory_breakdown
+from puna_llama_cpp.binding import architectures, memory_breakdown
 from puna_llama_cpp.binding.context import FLASH_ATTENTION, Context
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
@@ -45,8 +45,6 @@ MAX_TOTAL_PIXELS = 2 * image_decoder.MAX_PIXELS
 _LOAD_ERROR = "Failed to load image or audio file"
 _MARKER_ERROR = "Failed to tokenize prompt"
 _MARKER = re.compile(r"\[img-(\d+)\]")
-_MIN_IMAGE_TOKENS = {"qwen2vl": 1024, "qwen25vl": 1024, "qwen3vl": 1024, "qwen3vlmoe": 1024}
-"""The least number of tokens for an image, by architecture. Ollama sets it for models that name places in an image."""
 
 
 class EncodingCancelledError(Exception):
@@ -66,7 +64,7 @@ def _parameters(weights: Weights, spec: ModelSpec) -> Any:  # noqa: ANN401 (a st
     parameters.use_gpu = spec.gpu_layers != 0
     parameters.print_timings = False
     parameters.flash_attn_type = FLASH_ATTENTION.get(spec.flash_attention, lib.LLAMA_FLASH_ATTN_TYPE_AUTO)
-    parameters.image_min_tokens = _MIN_IMAGE_TOKENS.get(weights.architecture, -1)
+    parameters.image_min_tokens = architectures.MIN_IMAGE_TOKENS.get(weights.architecture, -1)
     return parameters
 
 

@@ -1,0 +1,48 @@
+"""Facts about single architectures, by the name in `general.architecture`.
+
+llama.cpp says most of what its caller has to know about a model: whether it is recurrent, whether it has an encoder,
+how long its sliding window is. The facts here it does not say. Each names architectures of which llama.cpp computes
+something else than asked, or ends the process, or which Ollama treats in a way of its own. `python -m
+tools.architectures` finds the first two kinds. Read a new version of llama.cpp for each of them: what it has mended
+can go.
+"""
+
+from typing import Final
+
+SINGLE_SEQUENCE: Final = frozenset({"plamo2", "arwkv7", "rwkv6qwen2"})
+"""Architectures that get one slot, since llama.cpp stores wrong states for several sequences.
+
+PLaMo-2's go to wrong places. Of ARWKV-7 and QRWKV-6, those behind the first get the token shift of another token.
+"""
+UNSELECTED_OUTPUTS: Final = frozenset({"cogvlm"})
+"""Architectures whose graph computes logits for all tokens of a batch.
+
+llama.cpp then hands out the first rows, as if they were those of the tokens that were asked for.
+"""
+WITHOUT_FLASH_ATTENTION: Final = frozenset({"plm"})
+"""Architectures whose graph hands its values over in a shape for which ggml aborts in flash attention."""
+HEADS: Final = frozenset({"eagle3", "dflash", "gemma4-assistant"})
+"""Architectures that compute nothing without the hidden states of another model; llama.cpp aborts if they are tried."""
+MIN_IMAGE_TOKENS: Final = {"qwen2vl": 1024, "qwen25vl": 1024, "qwen3vl": 1024, "qwen3vlmoe": 1024}
+"""The least number of tokens for an image. Ollama sets it for models that name places in an image."""
+
+_WITHOUT_ROPE: Final = frozenset({"afmoe", "maple", "smollm3"})
+"""Architectures of which some layers have no RoPE."""
+_WITHOUT_ROPE_BESIDE_WINDOWS: Final = frozenset(
+    {"cohere2", "cohere2moe", "exaone-moe", "exaone4", "llama4", "muse-glimmer", "smallthinker"}
+)
+"""The same, of models with a sliding window."""
+_BAICHUAN_LAYERS_WITH_ROPE: Final = 32
+"""llama.cpp tells the Baichuan with RoPE from the others by its number of layers."""
+
+
+def rotates_all_layers(architecture: str, *, layers: int, window: int) -> bool:
+    """Return whether every layer has RoPE, given the number of layers and the length of the sliding window.
+
+    llama.cpp's shift rotates the keys of layers without RoPE all the same.
+    """
+    if architecture in _WITHOUT_ROPE_BESIDE_WINDOWS:
+        return not window
+    if architecture == "baichuan":
+        return layers == _BAICHUAN_LAYERS_WITH_ROPE
+    return architecture not in _WITHOUT_ROPE
