@@ -91,6 +91,11 @@ class Weights:
             raise InvalidRequestError(
                 f'the architecture "{self.architecture}" is an encoder with a decoder, which this backend does not run'
             )
+        if lib.llama_model_is_diffusion(pointer) and not self.metadata(f"{self.architecture}.pooling_type"):
+            # It fills in a text that is masked, in any order, instead of going on with one.
+            raise InvalidRequestError(
+                f'the architecture "{self.architecture}" writes text by diffusion, which this backend does not run'
+            )
         vocab = lib.llama_model_get_vocab(pointer)
         if vocab is None:
             raise InvalidRequestError("the model has no vocabulary")

@@ -59,6 +59,23 @@ async def test_an_encoder_with_a_decoder_is_refused(load, tmp_path):
         await load(path=str(tmp_path / "model.gguf"))
 
 
+@pytest.mark.parametrize("architecture", ["dream", "llada", "llada-moe", "rnd1"])
+async def test_a_model_that_writes_by_diffusion_is_refused(load, tmp_path, architecture):
+    """It has no KV cache, so llama.cpp would end the process at the first prompt."""
+    make.make(tmp_path / "model.gguf", architecture, experts=architecture in ("llada-moe", "rnd1"))
+    with pytest.raises(InvalidRequestError, match=f'"{architecture}" writes text by diffusion'):
+        await load(path=str(tmp_path / "model.gguf"))
+
+
+async def test_a_model_made_of_one_that_diffuses_embeds(load, tmp_path, monkeypatch):
+    """The file names a pooling."""
+    shape = hyperparameters.Shape(more={"attention.causal": False, "pooling_type": 1})
+    monkeypatch.setitem(hyperparameters.SHAPES, "dream", shape)
+    make.make(tmp_path / "model.gguf", "dream")
+    model = await load(path=str(tmp_path / "model.gguf"))
+    assert len((await model.embed(["text"]))[0].values) == model.facts.embedding_length
+
+
 async def test_an_encoder_without_pooling_is_refused(load, tmp_path, monkeypatch):
     """llama.cpp would end the process at the first prompt."""
     monkeypatch.setitem(hyperparameters.SHAPES, "bert", hyperparameters.Shape(kv_heads=4))
