@@ -43,10 +43,15 @@ class LlamaCppBackend(Backend):
                 self._estimator = MemoryEstimator()
             return self._estimator.estimate(spec)
 
+    def _close_estimator(self, estimator: "MemoryEstimator") -> None:
+        # After an estimate that still runs.
+        with self._estimating:
+            estimator.close()
+
     async def aclose(self) -> None:
         """Free what the last estimate left."""
         if self._estimator is not None:
-            await asyncio.to_thread(self._estimator.close)
+            await asyncio.to_thread(self._close_estimator, self._estimator)
 
 
 def _install_kernels(spec: ModelSpec) -> None:

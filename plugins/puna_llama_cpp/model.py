@@ -25,9 +25,11 @@ from puna_llama_cpp.generation import sequence
 from puna_llama_cpp.generation.engine import Engine
 from puna_llama_cpp.generation.speculation import Speculator
 from puna_llama_cpp.kv_store.cache import IDLE_SECONDS, DiskCache, RestoredState
+from puna_llama_cpp.native_calls import NativeCalls
 from puna_llama_cpp.sampling import chain as sampler_chain
+from puna_llama_cpp.step_thread import unloaded_error
 from puna_llama_cpp.structured_output.constraint import ConstraintClient
-from puna_llama_cpp.vision.projector import EncodedPrompt, Projector
+from puna_llama_cpp.vision.projector import EncodedPrompt, EncodingCancelledError, Projector
 
 _INLINE_TEXT_CHARS = 4096
 """Characters of a text that are tokenized in less time than it takes to hand the work to a thread."""
@@ -42,6 +44,7 @@ class LlamaModel(LoadedModel):
         """Take ownership of the weights and the context."""
         self._weights, self._context, self._facts = weights, context, facts
         self._vocabulary = weights.vocabulary
+        self._native_calls = NativeCalls()
         self._closing = threading.Lock()
 
     @property
@@ -51,17 +54,17 @@ class LlamaModel(LoadedModel):
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the token ids of a text."""
+        tokenize = partial(self._vocabulary.tokenize, text, add_special=add_special, parse_special=parse_special)
         if len(text) <= _INLINE_TEXT_CHARS:
-            return self._vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
-        return await asyncio.to_thread(
-            self._vocabulary.tokenize, text, add_special=add_special, parse_special=parse_special
-        )
+            return self._native_calls.call(tokenize)
+        return await asyncio.to_thread(self._native_calls.call, tokenize)
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
         """Return the bytes of each token."""
+        detokenize = partial(self._vocabulary.detokenize, tokens, special=special)
         if len(tokens) <= _INLINE_TEXT_CHARS:
-            return self._vocabulary.detokenize(tokens, special=special)
-        return await asyncio.to_thread(self._vocabulary.detokenize, tokens, special=special)
+            return self._native_calls.call(detokenize)
+        return await asyncio.to_thread(self._native_calls.call, detokenize)
 
     async def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
         """Return a prompt's token ids. Text may contain special tokens and gets BOS; ids are used as they are."""
@@ -82,6 +85,7 @@ class LlamaModel(LoadedModel):
     def _close(self) -> None:
         # A second call waits until the first has freed everything.
         with self._closing:
+            self._native_calls.close()
             self._close_engine()
             self._context.close()
             self._weights.close()
@@ -160,7 +164,7 @@ class GenerativeModel(LlamaModel):
             # Ollama never shifts the context of a model with a projector, not even for prompts without an image.
             request = replace(request, shift=False)
         # The constraint comes last: its process must not be started for a request that is refused anyway.
-        preserved = self._vocabulary.special_tokens(request.preserved_tokens)
+        preserved = self._native_calls.call(self._vocabulary.special_tokens, request.preserved_tokens)
         matcher = await self._constraints.matcher(request.constraint) if request.constraint else None
         return sequence.Sequence(request, tokens, matcher, preserved, images, self._closings(request))
 
@@ -183,13 +187,14 @@ class GenerativeModel(LlamaModel):
     def _closings(self, request: SequenceRequest) -> dict[str, list[int]]:
         """Return the tokens of each text that closes the thinking."""
         texts = request.thinking_budget.markers.closings if request.thinking_budget is not None else ()
-        return {text: self._vocabulary.tokenize_continuation(text) for text in texts}
+        tokenize = self._vocabulary.tokenize_continuation
+        return {text: self._native_calls.call(tokenize, text) for text in texts}
 
     async def _encode_images(self, request: SequenceRequest) -> EncodedPrompt:
         """Encode a prompt's images in the encoder pool.
 
-        On cancellation the image that is being encoded is completed, since mtmd cannot be interrupted; the others are
-        dropped.
+        On cancellation, and when the model is unloaded, the image that is being encoded is completed, since mtmd cannot
+        be interrupted; the others are dropped.
         """
         projector, text = self._projector, request.prompt
         if projector is None or not self._facts.vision:
@@ -197,15 +202,26 @@ class GenerativeModel(LlamaModel):
         if not isinstance(text, str):
             raise InvalidRequestError("images need a prompt of text, in which their places are marked")
         cancelled = threading.Event()
-        work = partial(projector.encode, text, request.media, request.cache_salt, self._context, cancelled.is_set)
+
+        def is_cancelled() -> bool:
+            return cancelled.is_set() or self._native_calls.closed
+
+        work = partial(projector.encode, text, request.media, request.cache_salt, self._context, is_cancelled)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._encoder_pool, work)
+            encoding = asyncio.get_running_loop().run_in_executor(self._encoder_pool, work)
+        except RuntimeError as error:  # the pool takes no more work
+            raise unloaded_error() from error
+        try:
+            return await encoding
+        except EncodingCancelledError as error:
+            # Had the request been cancelled, nothing would wait here.
+            raise unloaded_error() from error
         finally:
             cancelled.set()
 
     def _close_engine(self) -> None:
         # Encoders use the projector and the engine uses the context, so both end before what they use is freed.
-        self._encoder_pool.shutdown(cancel_futures=True)
+        self._encoder_pool.shutdown()
         self._engine.close()
         if self._speculator is not None:
             self._speculator.close()

@@ -118,10 +118,12 @@ class StepThread:
                 if not more and not self._closing:
                     self._busy = False
                     self._wake.wait()
+            # Not after an error: the core ends a host whose thread has died, since it makes no further step.
+            self._busy = False
         finally:
             self._on_end()
 
 
 def unloaded_error() -> BackendError:
-    """Return the error for requests that still wait when the model is unloaded."""
+    """Return the error of requests and calls that meet a model which is unloaded."""
     return BackendError("the model was unloaded")

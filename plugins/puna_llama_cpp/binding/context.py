@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
@@ -16,6 +16,7 @@ from puna_llama_cpp.binding.batch import Batch, VectorBatch
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.turns import TURNS
 from puna_llama_cpp.binding.weights import Weights
+from puna_llama_cpp.step_thread import unloaded_error
 
 # ggml's numbers of the types that a KV cache may have.
 KV_CACHE_TYPES: Final = {
@@ -132,15 +133,15 @@ class Context:
         pointer = lib.llama_init_from_model(weights.pointer, parameters)
         if not pointer:
             raise _creation_error(captured_log().last_error())
-        self.pointer = pointer
+        self._pointer: Any = pointer
         self.max_outputs = int(parameters.n_outputs_max or parameters.n_batch)
         """Tokens of a batch that may get logits. llama.cpp aborts the process if there are more."""
         self._logits_row = ctypes.c_float * weights.vocabulary.size
         self._state = np.empty(0, np.uint8)
         self._saved_state: tuple[int, int] | None = None
         """The slot whose state `_state` holds, and the number of its bytes."""
-        self._memory = lib.llama_get_memory(pointer)
-        self.has_memory = bool(self._memory)
+        self._memory_pointer = lib.llama_get_memory(pointer)
+        self.has_memory = bool(self._memory_pointer)
         # A recurrent state summarizes all tokens so far, and nothing can be removed from it.
         self.supports_partial_removal = self.has_memory and not (
             lib.llama_model_is_recurrent(weights.pointer) or lib.llama_model_is_hybrid(weights.pointer)
@@ -160,9 +161,20 @@ class Context:
 
     def close(self) -> None:
         """Free the context. A second call does nothing."""
-        pointer, self.pointer = self.pointer, None
+        pointer, self._pointer = self._pointer, None
         if pointer is not None:
             lib.llama_free(pointer)
+
+    @property
+    def pointer(self) -> Any:  # noqa: ANN401 (a pointer, typed two ways in the binding)
+        """llama.cpp's context. Raises BackendError once it is closed."""
+        if self._pointer is None:
+            raise unloaded_error()
+        return self._pointer
+
+    @property
+    def _memory(self) -> Any:  # noqa: ANN401
+        return self._memory_pointer if self.pointer else None
 
     def set_abort(self, wanted: bool) -> None:
         """Set or clear the flag that makes the running evaluation, or the next one, end early."""

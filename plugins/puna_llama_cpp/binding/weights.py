@@ -19,6 +19,7 @@ from puna_ggml_kernels.repacking import should_repack
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.turns import LOADING, TURNS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
+from puna_llama_cpp.step_thread import unloaded_error
 
 
 class LoadCancelledError(Exception):
@@ -112,7 +113,9 @@ class Weights:
 
     @property
     def pointer(self) -> Any:  # noqa: ANN401 (a pointer, typed two ways in the binding)
-        """llama.cpp's model."""
+        """llama.cpp's model. Raises BackendError once the weights are closed."""
+        if self._closed:
+            raise unloaded_error()
         return self._tensors.pointer
 
     @property
@@ -210,7 +213,7 @@ class Weights:
                         lib.llama_adapter_lora_free(adapter)
                 return
             # With the tensors, llama.cpp frees the adapters for them.
-            lib.llama_model_free(self.pointer)
+            lib.llama_model_free(self._tensors.pointer)
             if self._key is not None:
                 del _shared[self._key]
 

@@ -77,7 +77,7 @@ class EmbeddingModel(LlamaModel):
             raise UnsupportedError("this model does not support reranking")
         pairs = []
         for document in documents:
-            pairs.append(self._pair(query, document))
+            pairs.append(self._native_calls.call(self._pair, query, document))
             await asyncio.sleep(0)  # as in `embed`
         vectors = await self._evaluate(pairs)
         return DocumentScores([float(vector[0]) for vector in vectors], sum(map(len, pairs)))

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from puna.backend import BackendError, Constraint, ConstraintLimits, InvalidRequestError
 from puna_llama_cpp.binding.vocabulary import Vocabulary
+from puna_llama_cpp.step_thread import unloaded_error
 from puna_llama_cpp.structured_output.wire import (
     CRASHED,
     DISCONNECTED,
@@ -206,7 +207,7 @@ class ConstraintClient:
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._ready = False
+        self._ready = self._closed = False
 
     async def matcher(self, constraint: Constraint) -> Matcher:
         """Compile a constraint.
@@ -240,6 +241,8 @@ class ConstraintClient:
     def _connect(self) -> socket.socket:
         """Return a socket that leads to a new child. Starts the server if none runs."""
         with self._lock:
+            if self._closed:
+                raise unloaded_error()
             # A second attempt, for a server that died between the check and the use.
             for _ in range(2):
                 if not self._running():
@@ -300,6 +303,7 @@ class ConstraintClient:
             self._server = None
 
     def close(self) -> None:
-        """End the server and with it all children."""
+        """End the server and with it all children. None is started any more."""
         with self._lock:
+            self._closed = True
             self._stop()

@@ -48,7 +48,7 @@ _MARKER = re.compile(r"\[img-(\d+)\]")
 
 
 class EncodingCancelledError(Exception):
-    """The request that needs these images was cancelled."""
+    """The request that needs these images was cancelled, or the model is being unloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,8 @@ class Projector:
         that is no image, is too large or has no marker; PromptTooLongError if the prompt exceeds the context;
         EncodingCancelledError once `is_cancelled` returns true.
         """
+        if is_cancelled():
+            raise EncodingCancelledError
         began = time.monotonic_ns()
         keys = [ImageKey(salt, hashlib.sha256(data).hexdigest()) for data in media]
         sizes = [self._cache.size(each) for each in keys]
