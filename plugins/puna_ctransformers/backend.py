@@ -9,6 +9,7 @@ from pathlib import Path
 
 from puna.backend import (
     Backend,
+    BackendError,
     Embedding,
     Finish,
     InvalidRequestError,
@@ -39,6 +40,7 @@ class CTransformersModel(LoadedModel):
         self._engine = Engine(model, self._vocabulary, threads)
         # The library has one cache and one set of logits for each model, so calls must not interleave.
         self._turn = asyncio.Lock()
+        self._closed = False
 
     @property
     def facts(self) -> ModelFacts:
@@ -66,18 +68,22 @@ class CTransformersModel(LoadedModel):
             return
         # `aclosing` waits for the thread before the turn passes on: a cancelled request may still be inside the
         # library.
-        async with self._turn, aclosing(iterate(lambda stop: self._engine.generate(tokens, request, stop))) as events:
-            async for event in events:
-                yield event
+        async with self._turn:
+            self._check_open()  # again, since the model may have been freed while the request waited for its turn
+            async with aclosing(iterate(lambda stop: self._engine.generate(tokens, request, stop))) as events:
+                async for event in events:
+                    yield event
 
     async def tokenize(self, text: str, /, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the token ids of a text, in a thread: the time grows with the text."""
+        self._check_open()
         return await asyncio.to_thread(
             self._vocabulary.tokenize, text, add_special=add_special, parse_special=parse_special
         )
 
     async def detokenize(self, tokens: Sequence[int], /, *, special: bool) -> list[bytes]:
         """Return the bytes of each token."""
+        self._check_open()
         self._vocabulary.validate(tokens)
         return [self._vocabulary.token_bytes(token, special=special) for token in tokens]
 
@@ -94,20 +100,29 @@ class CTransformersModel(LoadedModel):
                 values = self._engine.embed(tokens, stopped)
                 yield Embedding(values if raw else _unit(values), len(tokens))
 
-        async with self._turn, aclosing(iterate(vectors)) as embeddings:
-            return [each async for each in embeddings]
+        async with self._turn:
+            self._check_open()
+            async with aclosing(iterate(vectors)) as embeddings:
+                return [each async for each in embeddings]
 
     def step(self) -> int | None:
         """Return the number of evaluations so far; None while no call runs."""
         return self._engine.steps if self._turn.locked() else None
 
     async def aclose(self) -> None:
-        """Free the model, after the running call."""
+        """Free the model, after the running call. A second call does nothing."""
         async with self._turn:
-            # The library frees a model with the last reference to it.
-            del self._engine, self._vocabulary
+            if not self._closed:
+                self._closed = True
+                # The library frees a model with the last reference to it.
+                del self._engine, self._vocabulary
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("the model was unloaded")
 
     async def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
+        self._check_open()
         if isinstance(prompt, str):
             return await self.tokenize(prompt, add_special=True, parse_special=True)
         self._vocabulary.validate(prompt)

@@ -66,6 +66,7 @@ class Decoder(TokenizedModel):
 
     async def _run(self, tokens: list[int], request: SequenceRequest) -> AsyncGenerator[SequenceEvent]:
         """Yield the events of one sequence."""
+        self.check_open()  # here, since the model may have been freed while the sequence waited for a slot
         limit = min(request.max_tokens, self._facts.context_length - len(tokens))
         sequence = _Sequence(self._vocabulary, request, len(tokens), limit)
         abandoned = threading.Event()

@@ -47,6 +47,7 @@ class Encoder(TokenizedModel):
                 raise PromptTooLongError(len(tokens), self._facts.context_length)
             if not tokens:
                 raise InvalidRequestError("there is nothing to embed")
+        self.check_open()
         return await stoppable(lambda stopped: self._embed(texts, raw, stopped))
 
     def _embed(self, texts: list[list[int]], raw: bool, stopped: Callable[[], bool]) -> list[Embedding]:

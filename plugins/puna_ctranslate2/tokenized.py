@@ -9,7 +9,7 @@ import ctranslate2
 import numpy as np
 import numpy.typing as npt
 
-from puna.backend import LoadedModel, ModelFacts
+from puna.backend import BackendError, LoadedModel, ModelFacts
 from puna_ctranslate2.vocabulary import Vocabulary
 
 
@@ -51,6 +51,7 @@ class TokenizedModel(LoadedModel):
         self._vocabulary = vocabulary
         self._facts = facts
         self._work = Work()
+        self._closed = False
 
     @property
     def facts(self) -> ModelFacts:
@@ -74,7 +75,13 @@ class TokenizedModel(LoadedModel):
 
     async def aclose(self) -> None:
         """Free the model."""
+        self._closed = True
         await asyncio.to_thread(self._engine.unload_model)
+
+    def check_open(self) -> None:
+        """Raise BackendError if the model was freed."""
+        if self._closed:
+            raise BackendError("the model was unloaded")
 
     async def tokens_of(self, text: str | Sequence[int]) -> list[int]:
         """Return the token ids of a prompt. Raises InvalidRequestError for an id that the vocabulary lacks."""

@@ -359,7 +359,10 @@ class LoadedModel(ABC):
         return None
 
     async def aclose(self) -> None:  # noqa: B027 (a model with nothing to free need not say so)
-        """Free the model. Called once, when no generator is open."""
+        """Free the model, when no generator is open. A second call does nothing.
+
+        Any other method then raises BackendError if it needs what was freed.
+        """
 
 
 class Backend(ABC):

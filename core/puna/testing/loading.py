@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import grpc
 
-from puna.backend import Backend, InvalidRequestError, LoadedModel, ModelFacts, ModelSpec
+from puna.backend import Backend, BackendError, InvalidRequestError, LoadedModel, ModelFacts, ModelSpec
 from puna.testing import hosts
 from puna.testing.answers import collect, refusal
 from puna.testing.harness import ContractBase
@@ -284,6 +284,34 @@ class LoadingTests(ContractBase):
         for _ in range(2):
             self.run_alone(whole)
         self.check_released(before)
+
+    def test_a_freed_model_refuses_calls(self) -> None:
+        """A second `aclose` does nothing, and any other call raises BackendError, if it needs what was freed.
+
+        If it fails: set a flag in `aclose`, and have every method look at it before it uses the library.
+        """
+        if self.through_host:
+            return
+
+        async def test() -> None:
+            model = await self.load(self.spec())
+            await model.aclose()
+            ended = await asyncio.gather(
+                model.aclose(),
+                collect(model, self.request(max_tokens=2)),
+                model.tokenize(self.prompt, add_special=True, parse_special=True),
+                model.detokenize([0], special=True),
+                model.embed([self.prompt]),
+                model.rerank(self.prompt, [self.prompt]),
+                return_exceptions=True,
+            )
+            failed = [each for each in ended if isinstance(each, BaseException) and not isinstance(each, BackendError)]
+            assert not failed, f"calls on a freed model failed: {failed}"
+            assert model.step() is None, "a freed model has no work"
+            model.kv_cache_usage()
+            await self.free(model)
+
+        self.run_alone(test)
 
     def test_two_models_are_independent(self) -> None:
         """A second model beside the first changes nothing, and freeing it leaves the first one working.

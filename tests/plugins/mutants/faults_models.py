@@ -25,6 +25,7 @@ MISSING = "a_file_that_is_not_there_is_refused"
 JUNK = "a_file_that_is_no_model_is_refused"
 CANCELLED = "a_load_can_be_cancelled"
 FREED = "freeing_a_model_leaves_nothing"
+REFUSES = "a_freed_model_refuses_calls"
 FACTS = "the_facts_make_sense"
 VOCABULARY = "the_facts_of_the_vocabulary_are_true"
 ENFORCED = "a_constraint_is_enforced_or_refused"
@@ -181,6 +182,37 @@ class TaskOutlivesTheModel(TinyModel):
 class FreeingTakesLong(TinyModel):
     async def aclose(self):
         await asyncio.sleep(3)
+
+
+class Freed(TinyModel):
+    """A model that loses a part of itself with `aclose`."""
+
+    part = ""
+
+    async def aclose(self):
+        self.__dict__.pop(self.part, None)
+
+
+@mutant(REFUSES)
+class FreesTwice(TinyModel):
+    async def aclose(self):
+        del self.language
+
+
+@mutant(REFUSES)
+class GeneratesWithoutItsModel(Freed):
+    part = "language"
+
+
+@mutant(REFUSES)
+class TokenizesWithoutItsVocabulary(Freed):
+    part = "vocabulary"
+
+
+@mutant(REFUSES)
+class WorksOnWhenFreed(TinyModel):
+    async def aclose(self):
+        self.open = 1
 
 
 @mutant("two_models_are_independent")
