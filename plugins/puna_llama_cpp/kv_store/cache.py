@@ -28,8 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-import numpy as np
-
 from puna_llama_cpp.kv_store.buffers import MAX_BYTES
 from puna_llama_cpp.kv_store.file_format import Secret, State
 from puna_llama_cpp.kv_store.fingerprint import ModelIdentity
@@ -256,10 +254,7 @@ class DiskCache:
             state = self._context.state(content.slot, self.writer.take_buffer())
         except MemoryError:
             return None
-        if not len(state):
-            return None
-        base = state.base
-        return Job(content.tokens, content.salt, state, base if isinstance(base, np.ndarray) else state)
+        return Job(content.tokens, content.salt, state) if len(state) else None
 
     def save_one(self, contents: Sequence[SlotContent]) -> bool:
         """Save the newest of some slots that the disk lacks; return False if none was copied. See `save`."""

@@ -28,8 +28,12 @@ class Job:
     tokens: list[int]
     salt: str
     state: State
-    buffer: State
-    """The memory that has the state."""
+
+    @property
+    def buffer(self) -> State:
+        """The memory that has the state."""
+        base = self.state.base
+        return base if isinstance(base, np.ndarray) else self.state
 
 
 class StateWriter:

@@ -8,7 +8,7 @@ from puna_llama_cpp.kv_store.writer import Job, StateWriter
 
 def job(tokens):
     state = np.zeros(10, np.uint8)
-    return Job(tokens, "", state, state)
+    return Job(tokens, "", state)
 
 
 @pytest.fixture
