@@ -79,7 +79,10 @@ class Cluster(Protocol):
 
 
 class Server:
-    """The server of a cluster, which keeps its addresses when it is started again."""
+    """The server of a cluster, which keeps its addresses when it is started again.
+
+    Derived classes have the nodes. The server starts after them and ends before them.
+    """
 
     def __init__(self, folder: Path, launcher: Mapping[str, str]) -> None:
         """`launcher` has the variables that choose the launcher and its nodes."""
@@ -107,6 +110,39 @@ class Server:
         }
         environment = self.environment | own | launcher
         self.core = Program("the server", [PUNA, "serve"], environment, READY, folder / "server.log")
+        self.stopped: set[int] = set()
+        """Nodes that were stopped, and not killed."""
+
+    async def start_nodes(self) -> None:
+        """Start what runs beside the server."""
+        raise NotImplementedError
+
+    async def end_nodes(self) -> None:
+        """End what runs beside the server, if it runs."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start_nodes()
+            await self.core.start()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.core.end()
+        finally:
+            await self.end_nodes()
+
+    def continue_stopped(self) -> None:
+        """Continue the nodes that were stopped."""
+        for pid in self.stopped:
+            send(pid, signal.SIGCONT)
+        self.stopped.clear()
 
 
 class StaticCluster(Server):
@@ -131,28 +167,18 @@ class StaticCluster(Server):
             Program(f"node {each}", [*words, each], self.environment | own, NODE_READY, folder / f"node-{number}.log")
             for number, each in enumerate(addresses)
         ]
-        self._stopped: set[int] = set()
 
-    async def __aenter__(self) -> Self:
+    async def start_nodes(self) -> None:
+        """Make certificates, and start the nodes."""
         words = ("node", "certificates", str(self.folder / "cluster"))
         made = await asyncio.create_subprocess_exec(PUNA, *words, stdout=subprocess.DEVNULL)
         if await made.wait():
             raise RuntimeError("the certificates were not made")
-        try:
-            await asyncio.gather(*(each.start() for each in self.nodes))
-            await self.core.start()
-        except BaseException:
-            await self.__aexit__(None, None, None)
-            raise
-        return self
+        await asyncio.gather(*(each.start() for each in self.nodes))
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            await self.core.end()
-        finally:
-            await asyncio.gather(*(each.end() for each in self.nodes))
+    async def end_nodes(self) -> None:
+        """End the nodes."""
+        await asyncio.gather(*(each.end() for each in self.nodes))
 
     def programs(self) -> Sequence[Program]:
         """Return the server and the nodes."""
@@ -175,7 +201,7 @@ class StaticCluster(Server):
         busy = [each for each in self.nodes if each.pid in {table[pid] for pid in running if pid in table}]
         node = draw.choice(busy or self.nodes)
         if kind == "stop":
-            self._stopped.add(node.pid)
+            self.stopped.add(node.pid)
             return self._signal(f"{node.name} (stopped)", [node.pid], signal.SIGSTOP)
         return self._signal(node.name, [node.pid], signal.SIGKILL)
 
@@ -188,9 +214,7 @@ class StaticCluster(Server):
 
     async def mend(self) -> None:
         """Start again what was killed, and continue what was stopped."""
-        for pid in self._stopped:
-            send(pid, signal.SIGCONT)
-        self._stopped.clear()
+        self.continue_stopped()
         gone = [each for each in self.programs() if not each.runs]
         await asyncio.gather(*(each.end() for each in gone))
         await asyncio.gather(*(each.start() for each in gone))

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from tools.soak.kills.cluster import LEASE_SECONDS, Broken, StaticCluster
 from tools.soak.kills.programs import below, hosts
@@ -39,7 +39,8 @@ class NetworkCluster(StaticCluster):
         self._wires: list[Wire] = []
         self._lapse = False
 
-    async def __aenter__(self) -> Self:
+    async def start_nodes(self) -> None:
+        """Lay the wires, and start the nodes behind them."""
         ip("link", "set", "lo", "up")
         # A place for the names of namespaces that only this run sees.
         for words in (["mkdir", "-p", NAMESPACES], ["mount", "-t", "tmpfs", "netns", NAMESPACES]):
@@ -48,7 +49,7 @@ class NetworkCluster(StaticCluster):
             wire = Wire(number, random.Random(number))
             self._wires.append(wire)
             node.command = ["ip", "netns", "exec", wire.namespace, *node.command]
-        return await super().__aenter__()
+        await super().start_nodes()
 
     async def break_one(self, kind: str, draw: random.Random) -> Broken:
         """Slow down, damage or cut the wire of a node, or kill a node."""

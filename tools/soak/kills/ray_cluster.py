@@ -14,8 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from tools.bench.servers import free_port
 from tools.soak.kills.cluster import ROOT, Broken, Server
@@ -60,24 +59,6 @@ class RayCluster(Server):
         self._ray: subprocess.Popen[str] | None = None
         self._head = 0
         self._raylets: list[int] = []
-        self._stopped: set[int] = set()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._start_ray()
-            await self.core.start()
-        except BaseException:
-            await self.__aexit__(None, None, None)
-            raise
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            await self.core.end()
-        finally:
-            await self._end_ray()
 
     def programs(self) -> Sequence[Program]:
         """Return the server. Ray keeps the logs of the nodes."""
@@ -105,7 +86,7 @@ class RayCluster(Server):
                 pids = [draw.choice([pid for pid in self._like("--supervised") if below({pid}) & hosts(self.run)])]
         if kind == "stop":
             number = signal.SIGSTOP
-            self._stopped.update(pids)
+            self.stopped.update(pids)
         gone = (
             frozenset(below(set(pids)) & hosts(self.run)) if kind in ("host", "hosts", "node", "stop") else frozenset()
         )
@@ -119,9 +100,7 @@ class RayCluster(Server):
 
     async def mend(self) -> None:
         """Start again what was killed, and continue what was stopped."""
-        for pid in self._stopped & set(parents()):
-            send(pid, signal.SIGCONT)
-        self._stopped.clear()
+        self.continue_stopped()
         alive = parents()
         try:
             for dead in [each for each in self._raylets if each not in alive]:
@@ -131,7 +110,7 @@ class RayCluster(Server):
             # Ray's program has ended with the rest of the cluster.
             self._head = 0
         if self._head not in alive:
-            await self._start_ray()
+            await self.start_nodes()
         if not self.core.runs:
             await self.core.end()
             await self.core.start()
@@ -140,10 +119,10 @@ class RayCluster(Server):
         """Return the processes of the run whose command line has a text."""
         return sorted(pid for pid in marked(self.run) if text in command(pid))
 
-    async def _start_ray(self) -> None:
+    async def start_nodes(self) -> None:
         """Start Ray in place of what is left of it, again if it does not come up. Raises ProgramError."""
         for attempt in range(1, ATTEMPTS + 1):
-            await self._end_ray()
+            await self.end_nodes()
             try:
                 await self._start_ray_once()
             except ProgramError:
@@ -184,7 +163,7 @@ class RayCluster(Server):
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    async def _end_ray(self) -> None:
+    async def end_nodes(self) -> None:
         """End the processes of Ray, and no node of Puna."""
         if self._ray is None:
             return
