@@ -52,10 +52,7 @@ class SpscQueue(Generic[T]):
     def get_nowait(self) -> T:
         """Remove and return the first item. Raises IndexError if there is none."""
         item = self._items.popleft()
-        if (writer := self._writer) is not None:
-            self._writer = None
-            if not writer.done():
-                writer.set_result(None)
+        self._make_room()
         return item
 
     async def get(self) -> T:
@@ -65,14 +62,26 @@ class SpscQueue(Generic[T]):
             reader = self._reader = asyncio.Future()
             await reader
         item = self._items.popleft()
-        if (writer := self._writer) is not None:
-            self._writer = None
-            if not writer.done():
-                writer.set_result(None)
+        if self._writer is not None:
+            self._make_room()
         return item
 
     async def get_all(self) -> list[T]:
         """Remove and return all items once there is one. After a cancellation no item is lost."""
-        items = [await self.get(), *self._items]
+        while not self._items:
+            reader = self._reader = asyncio.Future()
+            await reader
+        return self.take_all()
+
+    def take_all(self) -> list[T]:
+        """Remove and return the items that there are."""
+        items = list(self._items)
         self._items.clear()
+        self._make_room()
         return items
+
+    def _make_room(self) -> None:
+        if (writer := self._writer) is not None:
+            self._writer = None
+            if not writer.done():
+                writer.set_result(None)

@@ -1,19 +1,31 @@
 """The thread that runs a model's steps, and the way of its results to the event loops.
 
-llama.cpp's calls block, so each model has a thread for them. Requests wait on event loops. A result crosses over by
-`call_soon_threadsafe`, which takes a lock and wakes the loop. One call for each event would cost more than the event,
-so a BatchedDelivery collects the results of a step and makes one call for each loop.
+llama.cpp's calls block, so each model has a thread for them. Requests wait on event loops. A BatchedDelivery collects
+the results of a step and hands them over at once for each loop.
+
+Theory. `call_soon_threadsafe` wakes the loop by a call that releases Python's lock. The loop's thread takes the lock at
+once, and the step thread gets it back only when the loop has done its work, while nothing is computed. A LoopInbox
+wakes the loop without releasing the lock. So the step thread goes on to llama.cpp, which releases the lock, and the
+loop works beside it.
 """
 
 import asyncio
+import ctypes
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from puna.backend import BackendError
 
 T = TypeVar("T")
+
+_WAKE_BYTES: Final = 64
+"""Bytes that are read of the pipe of a LoopInbox. It seldom holds more than one."""
+# PyDLL calls without releasing Python's lock. The pipe does not block, so the call takes a microsecond or two.
+_write: Final = ctypes.PyDLL(None).write
 
 
 class ResultQueue(Generic[T]):
@@ -24,7 +36,9 @@ class ResultQueue(Generic[T]):
 
     def __init__(self) -> None:
         """Belong to the running event loop."""
-        self.loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
+        self.inbox = LoopInbox.of(self._loop)
+        """The inbox through which the results come."""
         self._items: deque[T | BaseException] = deque()
         self._reader: asyncio.Future[None] | None = None
 
@@ -39,7 +53,7 @@ class ResultQueue(Generic[T]):
     async def get(self) -> T:
         """Return the next result. Raises the result if it is an exception."""
         while not self._items:
-            self._reader = self.loop.create_future()
+            self._reader = self._loop.create_future()
             await self._reader
         item = self._items.popleft()
         if isinstance(item, BaseException):
@@ -47,27 +61,66 @@ class ResultQueue(Generic[T]):
         return item
 
 
+class LoopInbox:
+    """The results that step threads have handed to one event loop and that it has not taken yet."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Belong to a loop. Call it on the loop's thread."""
+        self._batches: deque[list[tuple[ResultQueue[Any], Any]]] = deque()
+        self._woken = False
+        """Whether the loop is woken already."""
+        reading, self._writing = os.pipe()
+        for end in (reading, self._writing):
+            os.set_blocking(end, False)
+            # Once neither the loop nor a step thread can use the inbox: another file may have the number then.
+            weakref.finalize(self, os.close, end)
+        loop.add_reader(reading, self._take, reading)
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "LoopInbox":
+        """Return the inbox of a loop. Call it on the loop's thread."""
+        made = _inboxes.get(loop)
+        if made is None or (inbox := made()) is None:
+            inbox = cls(loop)
+            _inboxes[loop] = weakref.ref(inbox)
+        return inbox
+
+    def deliver(self, batch: list[tuple[ResultQueue[Any], Any]]) -> None:
+        """Have the loop put results into their queues. Call it on any thread. A loop that has ended takes nothing."""
+        self._batches.append(batch)
+        # `_take` clears the flag before it takes the batches, so a batch that finds it set is taken.
+        if not self._woken:
+            self._woken = True
+            _write(self._writing, b"\0", 1)
+
+    def _take(self, reading: int) -> None:
+        os.read(reading, _WAKE_BYTES)
+        self._woken = False
+        while self._batches:
+            for results, item in self._batches.popleft():
+                results.put(item)
+
+
+# A loop keeps its inbox as a reader, until it is closed. An inbox refers to its loop, so it must not be kept here too.
+_inboxes: Final = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[LoopInbox]]()
+
+
 class BatchedDelivery:
-    """Collects results on the step thread and delivers them with one call for each event loop."""
+    """Collects results on the step thread and hands them over with one call for each event loop."""
 
     def __init__(self) -> None:
-        self._batches: dict[asyncio.AbstractEventLoop, list[tuple[ResultQueue[Any], Any]]] = {}
+        self._batches: dict[LoopInbox, list[tuple[ResultQueue[Any], Any]]] = {}
 
     def put(self, results: ResultQueue[T], item: T | BaseException) -> None:
         """Add a result to the next delivery."""
-        self._batches.setdefault(results.loop, []).append((results, item))
+        self._batches.setdefault(results.inbox, []).append((results, item))
 
     def send(self) -> None:
         """Deliver all results that were put since the last call."""
-        # One call for each loop: `call_soon_threadsafe` writes to the loop's wakeup socket each time.
-        batches, self._batches = self._batches, {}
-        for loop, batch in batches.items():
-            loop.call_soon_threadsafe(_deliver, batch)
-
-
-def _deliver(batch: list[tuple[ResultQueue[Any], Any]]) -> None:
-    for results, item in batch:
-        results.put(item)
+        if self._batches:
+            batches, self._batches = self._batches, {}
+            for inbox, batch in batches.items():
+                inbox.deliver(batch)
 
 
 class StepThread:

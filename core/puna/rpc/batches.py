@@ -3,10 +3,11 @@
 Theory. A message costs far more than an item in it. While a message is being written, further items become ready and
 make the next one, so a slow reader gets few messages. A fast reader would get one for each item. A pause after a
 message bounds the number of messages a second: items that come meanwhile travel together. It costs no request any time,
-since the end of the source ends the pause.
+since the end of the source ends the pause, and a source that is slower than the pause has none.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final, TypeVar, cast
@@ -34,6 +35,8 @@ async def batches(
     loop = asyncio.get_running_loop()
     drawing: asyncio.Task[None] | None = None
     pausing: asyncio.Future[None] | None = None
+    due = -math.inf
+    """When the next list may be yielded, by the loop's clock."""
 
     def resume() -> None:
         if pausing is not None and not pausing.done():
@@ -63,20 +66,22 @@ async def batches(
         ended = False
         while not ended:
             items = await ready.get_all()
+            # The wait begins with an item and not with the last list: a timer for each list of a slow source would wake
+            # the loop for nothing.
+            if items[-1] is not None and (rest := due - loop.time()) > 0 and not drawing.done():
+                pausing = loop.create_future()
+                timer = loop.call_later(rest, resume)
+                try:
+                    await pausing
+                finally:
+                    timer.cancel()
+                items += ready.take_all()
             if ended := items[-1] is None:
                 items.pop()
             if batch := cast("list[T]", items):
-                began = loop.time() if pause is not None else 0.0
+                if pause is not None:
+                    due = loop.time() + pause(batch[-1])
                 yield batch
-                if ended or pause is None or drawing.done():
-                    continue
-                if (rest := began + pause(batch[-1]) - loop.time()) > 0:
-                    pausing = loop.create_future()
-                    timer = loop.call_later(rest, resume)
-                    try:
-                        await pausing
-                    finally:
-                        timer.cancel()
     finally:
         drawing.cancel()
         await asyncio.wait({drawing})

@@ -64,6 +64,37 @@ async def test_after_a_pause_all_that_became_ready_in_it_comes_together():
     assert pauses[:2] == ["begun", 1]
 
 
+async def test_a_pause_waits_for_nothing_until_there_is_an_item(monkeypatch):
+    loop = asyncio.get_running_loop()
+    timers, gate, ended = [], asyncio.Event(), asyncio.Event()
+    call_later = loop.call_later
+
+    def counted(seconds, *rest, **context):
+        if seconds > 100:
+            timers.append(seconds)
+        return call_later(seconds, *rest, **context)
+
+    async def slow():
+        yield 1
+        await gate.wait()
+        yield 2
+        await ended.wait()
+
+    async with asyncio.timeout(30), aclosing(batches(lambda tell: slow(), lambda last: 1000.0)) as together:
+        monkeypatch.setattr(loop, "call_later", counted)
+        assert await anext(together) == [1]
+        second = asyncio.create_task(anext(together))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not timers
+        gate.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(timers) == 1
+        ended.set()
+        assert await second == [2]
+
+
 async def test_an_error_ends_a_pause():
     async def failing():
         yield 1

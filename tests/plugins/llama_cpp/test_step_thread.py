@@ -1,11 +1,14 @@
-"""The step count of a step thread, by which the core tells work from a hang."""
+"""The step count of a step thread, by which the core tells work from a hang, and the way of its results to the loop."""
 
+import asyncio
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
-from puna_llama_cpp.step_thread import StepThread
+from puna_llama_cpp.step_thread import BatchedDelivery, ResultQueue, StepThread
 
 
 class Work:
@@ -60,3 +63,85 @@ def test_a_step_that_does_not_end_shows_the_same_number(work):
     first = work.thread.step()
     time.sleep(0.1)
     assert work.thread.step() == first
+
+
+def delivering(delivery, *results):
+    """Deliver one item after the other, on a thread of its own."""
+
+    def deliver():
+        for queue, item in results:
+            delivery.put(queue, item)
+            delivery.send()
+
+    thread = threading.Thread(target=deliver)
+    thread.start()
+    return thread
+
+
+async def test_results_come_in_order_and_an_exception_is_raised():
+    delivery, queue = BatchedDelivery(), ResultQueue()
+    count = 2_000
+    thread = delivering(delivery, *((queue, item) for item in range(count)), (queue, KeyError("x")))
+    async with asyncio.timeout(30):
+        assert [await queue.get() for _ in range(count)] == list(range(count))
+        with pytest.raises(KeyError):
+            await queue.get()
+    thread.join()
+
+
+async def test_the_results_of_a_step_come_in_one_turn_of_the_loop():
+    delivery, queues = BatchedDelivery(), [ResultQueue() for _ in range(3)]
+    readers = [asyncio.create_task(queue.get()) for queue in queues]
+    await asyncio.sleep(0)
+    for item, queue in enumerate(queues):
+        delivery.put(queue, item)
+    await asyncio.sleep(0)
+    assert not any(reader.done() for reader in readers)
+    delivery.send()
+    async with asyncio.timeout(30):
+        done, _ = await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
+    assert len(done) == 3
+    assert [reader.result() for reader in readers] == [0, 1, 2]
+
+
+def test_each_loop_gets_its_own_results():
+    delivery = BatchedDelivery()
+    made, given = [], threading.Event()
+
+    def run(number):
+        async def read():
+            made.append((queue := ResultQueue(), number))
+            given.wait(30)
+            return [await queue.get() for _ in range(10)]
+
+        read_by_loop[number] = asyncio.run(asyncio.wait_for(read(), 30))
+
+    read_by_loop = {}
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    while len(made) < len(threads):
+        time.sleep(0.005)
+    for item in range(10):
+        for queue, number in made:
+            delivery.put(queue, (number, item))
+        delivery.send()
+    given.set()
+    for thread in threads:
+        thread.join()
+    assert read_by_loop == {number: [(number, item) for item in range(10)] for number in range(2)}
+
+
+def test_a_loop_that_has_ended_takes_nothing_and_leaves_no_file_open():
+    async def made():
+        return ResultQueue()
+
+    delivery, queue = BatchedDelivery(), asyncio.run(made())
+    for item in range(3):
+        delivery.put(queue, item)
+        delivery.send()
+    inbox = weakref.ref(queue.inbox)
+    del queue
+    gc.collect()
+    # Its files are closed with it.
+    assert inbox() is None
