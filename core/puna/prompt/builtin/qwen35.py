@@ -41,10 +41,7 @@ class Qwen35Renderer:
                         answer = _answer(message, contents[i], self._keeps or (thinks and i > question))
                     out.append(answer + ("" if last else "<|im_end|>\n"))
                 case "tool":
-                    # Neighbouring results share one turn of the user.
-                    out.append("" if i and messages[i - 1].role == "tool" else "<|im_start|>user")
-                    out.append(f"\n<tool_response>\n{contents[i]}\n</tool_response>")
-                    out.append("" if not last and messages[i + 1].role == "tool" else "<|im_end|>\n")
+                    out.append(markup.chatml_result(messages, i, contents[i]))
         if not messages or messages[-1].role != "assistant":
             out.append("<|im_start|>assistant\n<think>\n" + ("" if thinks else "\n</think>\n\n"))
         return "".join(out)
@@ -77,9 +74,7 @@ class Qwen38Renderer:
                         _written(message, message.thinking, contents[i], True) + ("" if last else "<|im_end|>\n")
                     )
                 case "tool":
-                    out.append("" if i and messages[i - 1].role == "tool" else "<|im_start|>user")
-                    out.append(f"\n<tool_response>\n{contents[i]}\n</tool_response>")
-                    out.append("" if not last and messages[i + 1].role == "tool" else "<|im_end|>\n")
+                    out.append(markup.chatml_result(messages, i, contents[i]))
         if not messages or messages[-1].role != "assistant":
             out.append("<|im_start|>assistant\n<think>\n" + ("" if thinks else "\n</think>\n\n"))
         return "".join(out)

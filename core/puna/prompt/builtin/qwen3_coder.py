@@ -30,9 +30,7 @@ class Qwen3CoderRenderer:
                 calls = "".join(f"\n{call_text(call)}" for call in message.tool_calls)
                 out.append(f"<|im_start|>assistant\n{before}{calls}<|im_end|>\n")
             elif message.role == "tool":
-                out.append("\n" if i and rest[i - 1].role == "tool" else "<|im_start|>user\n")
-                out.append(f"<tool_response>\n{message.content}\n</tool_response>")
-                out.append("" if not last and rest[i + 1].role == "tool" else "<|im_end|>\n")
+                out.append(markup.chatml_result(rest, i, message.content))
             else:
                 # An answer at the end stays open, for the model to go on with.
                 closes = not (last and message.role == "assistant")

@@ -34,9 +34,7 @@ class Qwen3VLRenderer:
                     block = thinks and i > question and (last or bool(message.thinking))
                     out.append(_answer(message, contents[i], block) + ("" if last else "<|im_end|>\n"))
                 case "tool":
-                    out.append("" if i and messages[i - 1].role == "tool" else "<|im_start|>user")
-                    out.append(f"\n<tool_response>\n{contents[i]}\n</tool_response>")
-                    out.append("" if not last and messages[i + 1].role == "tool" else "<|im_end|>\n")
+                    out.append(markup.chatml_result(messages, i, contents[i]))
         if not messages or messages[-1].role != "assistant":
             out.append("<|im_start|>assistant\n" + ("<think>\n" if thinks else ""))
         return "".join(out)

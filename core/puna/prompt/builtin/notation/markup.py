@@ -66,6 +66,14 @@ def last_question(messages: Sequence[Message]) -> int:
     return len(messages) - 1
 
 
+def chatml_result(messages: Sequence[Message], place: int, content: str) -> str:
+    """Return a tool's result in ChatML. Neighbouring results share one turn of the user."""
+    begins = not place or messages[place - 1].role != "tool"
+    ends = place + 1 == len(messages) or messages[place + 1].role != "tool"
+    start, end = "<|im_start|>user" * begins, "<|im_end|>\n" * ends
+    return f"{start}\n<tool_response>\n{content}\n</tool_response>{end}"
+
+
 def brief(value: object, *, quote: str, none: str) -> str:
     """Return a JSON value as the models of Gemma write it: keys bare and sorted, texts between special quotes."""
     match value:
