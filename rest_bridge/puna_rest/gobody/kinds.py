@@ -17,36 +17,35 @@ _NOT_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/\r\n]")
 _FOLDED: Final = {"\u017f": "S", "\u212a": "K"}  # the only characters beyond ASCII that fold to an ASCII letter
 
 
-class String(Type):
+class _Plain(Type):
+    """A type whose values are those of one kind of JSON."""
+
+    kind = ""
+
+    def decode(self, decoder: Decoder, node: Node, old: object) -> object:
+        """Decode the kind; others are a mismatch, and null keeps `old`."""
+        if node.kind == self.kind:
+            return node.value
+        if node.kind != "null":
+            decoder.mismatch(node.kind, self.go)
+        return old
+
+
+class String(_Plain):
     """Go's string."""
 
+    kind = "string"
     zero = ""
 
     def __init__(self, go: str = "string") -> None:
         self.go = go
 
-    def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Decode strings; other kinds are a mismatch, and null keeps `old`."""
-        if node.kind == "string":
-            return node.value
-        if node.kind != "null":
-            decoder.mismatch(node.kind, self.go)
-        return old
 
-
-class Bool(Type):
+class Bool(_Plain):
     """Go's bool."""
 
-    go = "bool"
+    kind = go = "bool"
     zero = False
-
-    def decode(self, decoder: Decoder, node: Node, old: object) -> object:
-        """Decode booleans; other kinds are a mismatch, and null keeps `old`."""
-        if node.kind == "bool":
-            return node.value
-        if node.kind != "null":
-            decoder.mismatch(node.kind, self.go)
-        return old
 
 
 class Int(Type):
