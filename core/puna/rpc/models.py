@@ -1,8 +1,9 @@
 """ModelsService."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from typing import TypeVar
 
 from puna.errors import InvalidDigestError
 from puna.models.facts.details import ModelSummary
@@ -18,6 +19,8 @@ from puna.rpc.parts import parts
 from puna.rpc.uploads import received
 from puna.serving.core import Serving
 from puna_client.v1 import models_pb2, models_pb2_grpc
+
+T = TypeVar("T")
 
 
 class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
@@ -107,17 +110,15 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
     async def PullModel(self, request: models_pb2.PullModelRequest, context: Context) -> None:
         """Pull a model from a registry."""
         with observed(self._serving.activity, request.name, "PullModel"):
-            async with aclosing(self._catalogue.pull(request.name, insecure=request.insecure)) as steps:
-                async for event in steps:
-                    await context.write(models_pb2.PullModelResponse(**job_event(event)))
+            steps = self._catalogue.pull(request.name, insecure=request.insecure)
+            await _relay(steps, lambda event: models_pb2.PullModelResponse(**job_event(event)), context)
 
     @streaming
     async def PushModel(self, request: models_pb2.PushModelRequest, context: Context) -> None:
         """Push a model to a registry."""
         with observed(self._serving.activity, request.name, "PushModel"):
-            async with aclosing(self._catalogue.push(request.name, insecure=request.insecure)) as steps:
-                async for event in steps:
-                    await context.write(models_pb2.PushModelResponse(**job_event(event)))
+            steps = self._catalogue.push(request.name, insecure=request.insecure)
+            await _relay(steps, lambda event: models_pb2.PushModelResponse(**job_event(event)), context)
 
     @streaming
     async def CreateModel(self, request: models_pb2.CreateModelRequest, context: Context) -> None:
@@ -125,9 +126,8 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         with observed(self._serving.activity, request.name, "CreateModel"):
             bounds.check_create(request, self._serving.settings.limits)
             asked = await offload_if_heavy(weight_of_message(request), create_request, request)
-            async with aclosing(self._catalogue.create(asked)) as steps:
-                async for event in steps:
-                    await context.write(models_pb2.CreateModelResponse(**job_event(event)))
+            steps = self._catalogue.create(asked)
+            await _relay(steps, lambda event: models_pb2.CreateModelResponse(**job_event(event)), context)
 
     @unary
     async def CopyModel(self, request: models_pb2.CopyModelRequest, context: Context) -> models_pb2.CopyModelResponse:
@@ -151,18 +151,14 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         # Before anything else: whether a path exists is no business of other machines.
         upkeep.check_local()
         with observed(self._serving.activity, request.name, "ImportModels"):
-            async with aclosing(self._serving.import_models(upkeep.import_request(request))) as news:
-                async for each in news:
-                    await context.write(upkeep.news(each))
+            await _relay(self._serving.import_models(upkeep.import_request(request)), upkeep.news, context)
 
     @streaming
     async def CheckStore(self, request: models_pb2.CheckStoreRequest, context: Context) -> None:
         """Check the store, and repair it if asked."""
         with observed(self._serving.activity, "", "CheckStore"):
             found = self._serving.check_store(repair=request.repair, quick=request.quick)
-            async with aclosing(found) as seen:
-                async for each in seen:
-                    await context.write(upkeep.seen(each))
+            await _relay(found, upkeep.seen, context)
 
     @unary
     async def StatBlob(self, request: models_pb2.StatBlobRequest, context: Context) -> models_pb2.StatBlobResponse:
@@ -184,6 +180,13 @@ class ModelsServicer(models_pb2_grpc.ModelsServiceServicer):
         with observed(self._serving.activity, "", "UploadBlob"):
             blob = await received(self._serving.blobs, request, most)
         return models_pb2.UploadBlobResponse(size_bytes=blob.size, created=blob.created)
+
+
+async def _relay(events: AsyncGenerator[T], message: Callable[[T], object], context: Context) -> None:
+    """Send a message for each event."""
+    async with aclosing(events):
+        async for event in events:
+            await context.write(message(event))
 
 
 def _listed(found: list[ModelSummary], token: str) -> models_pb2.ListModelsResponse:
