@@ -17,6 +17,7 @@ from puna.backend.thinking import ThinkingMarkers
 from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt.builtin.interface import SteppedParser
 from puna.prompt.builtin.notation import json_text
 from puna.prompt.markers import first_of, overlap
 from puna.prompt.parsed import OpenCalls, ParsedDelta
@@ -39,7 +40,7 @@ class _State(Enum):
     CALLS = auto()
 
 
-class CohereParser:
+class CohereParser(SteppedParser):
     """Reads thinking, text and calls. Calls that cannot be read are left out."""
 
     preserved_tokens: tuple[str, ...] = (
@@ -65,21 +66,12 @@ class CohereParser:
             return None
         return ThinkingMarkers(starts=(_THINKING,), open=True, ends=(_END_OF_THINKING,), closings=(_END_OF_THINKING,))
 
-    def feed(self, text: str) -> ParsedDelta:
-        """Return what `text` completes."""
-        return self._advance(text, done=False)
-
-    def finish(self) -> ParsedDelta:
-        """Return what was held back."""
-        return self._advance("", done=True)
-
     @property
     def open_calls(self) -> OpenCalls | None:
         """The calls for which the parser is waiting; None: for none."""
         return OpenCalls(self._held, several=True) if self._state is _State.CALLS else None
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
-        """Return what `text` completes."""
         self._held += text
         thinking, content, calls = "", "", []
         while True:

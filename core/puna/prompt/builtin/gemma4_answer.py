@@ -18,6 +18,7 @@ from puna.backend.thinking import ThinkingMarkers
 from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt.builtin.interface import SteppedParser
 from puna.prompt.builtin.notation.gemma4_call import QUOTE, read_call
 from puna.prompt.markers import first_of, overlap
 from puna.prompt.parsed import ParsedDelta
@@ -38,7 +39,7 @@ class _State(Enum):
     AFTER_CALL = auto()
 
 
-class Gemma4Parser:
+class Gemma4Parser(SteppedParser):
     """Reads thoughts, content and calls. Thoughts that the client did not ask for and unreadable calls are dropped."""
 
     preserved_tokens: tuple[str, ...] = (_CHANNEL, _END_OF_CHANNEL, _CALL, _END_OF_CALL, _RESPONSE, QUOTE)
@@ -64,14 +65,6 @@ class Gemma4Parser:
         return ThinkingMarkers(
             starts=(_CHANNEL + _THOUGHT,), again=True, ends=(_END_OF_CHANNEL,), closings=(_END_OF_CHANNEL,)
         )
-
-    def feed(self, text: str) -> ParsedDelta:
-        """Return what `text` completes."""
-        return self._advance(text, done=False)
-
-    def finish(self) -> ParsedDelta:
-        """Return what was held back."""
-        return self._advance("", done=True)
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
         self._held += text

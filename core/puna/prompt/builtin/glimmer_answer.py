@@ -20,6 +20,7 @@ from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
+from puna.prompt.builtin.interface import SteppedParser
 from puna.prompt.builtin.qwen3_coder_answer import typed_exactly
 from puna.prompt.markers import first_of, overlap
 from puna.prompt.parsed import OpenCalls, ParsedDelta
@@ -46,7 +47,7 @@ class _State(Enum):
     CALL = auto()
 
 
-class GlimmerParser:
+class GlimmerParser(SteppedParser):
     """Reads thinking, content and calls. Thoughts are dropped where the client turned thinking off."""
 
     preserved_tokens: tuple[str, ...] = (START, MESSAGE, END_OF_MESSAGE, END_OF_TURN)
@@ -79,20 +80,16 @@ class GlimmerParser:
             closings=(ends, answers) if self._tools else (answers,),
         )
 
-    def feed(self, text: str) -> ParsedDelta:
-        """Return what `text` completes. Raises BackendFailedError for a call that cannot be read."""
-        return self._advance(text, done=False)
-
-    def finish(self) -> ParsedDelta:
-        """Return what was held back. A header without a body becomes content. Raises as `feed` does."""
-        return self._advance("", done=True)
-
     @property
     def open_calls(self) -> OpenCalls | None:
         """The calls for which the parser is waiting; None: for none."""
         return OpenCalls(self._held) if self._state is _State.CALL else None
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
+        """Return what `text` completes. At the end a header without a body becomes content.
+
+        Raises BackendFailedError for a call that cannot be read.
+        """
         self._held += text
         thinking, content = "", ""
         calls: list[ToolCall] = []

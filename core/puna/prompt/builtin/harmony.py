@@ -21,6 +21,7 @@ from puna.errors import BackendFailedError
 from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
+from puna.prompt.builtin.interface import SteppedParser
 from puna.prompt.builtin.notation import json_text
 from puna.prompt.markers import overlap
 from puna.prompt.parsed import OpenCalls, ParsedDelta
@@ -93,7 +94,7 @@ def thinking_markers(ends: tuple[str, ...], begun: str, *, calls: bool) -> Think
     )
 
 
-class HarmonyParser:
+class HarmonyParser(SteppedParser):
     """Reads the bodies of messages as thinking, content or the arguments of one call."""
 
     preserved_tokens: tuple[str, ...] = (_START, _END, _MESSAGE, _CHANNEL, _CONSTRAIN)
@@ -123,14 +124,6 @@ class HarmonyParser:
         """Return what begins and ends a message of the channel for thinking."""
         return thinking_markers((_END,), self._held, calls=self._has_tools)
 
-    def feed(self, text: str) -> ParsedDelta:
-        """Return what `text` completes."""
-        return self._advance(text, done=False)
-
-    def finish(self) -> ParsedDelta:
-        """Return the call, if there is one; text that was held back is lost."""
-        return self._advance("", done=True)
-
     @property
     def open_calls(self) -> OpenCalls | None:
         """The call whose message the model is writing; None: there is none."""
@@ -139,6 +132,7 @@ class HarmonyParser:
         return OpenCalls(self._arguments + self._held, self._tool_name())
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
+        """Return what `text` completes, and at the end the call, if there is one. Other text that is held is lost."""
         self._held += text
         content, thinking = "", ""
         while True:

@@ -1,10 +1,11 @@
 """The interfaces of a model family: a renderer for its prompts and a parser for its answers. A model may name both."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
 from puna.messages import Message, Think, Tool
-from puna.prompt.parsed import AnswerParser
+from puna.prompt.parsed import AnswerParser, ParsedDelta
 
 
 class Renderer(Protocol):
@@ -28,6 +29,22 @@ class Parser(AnswerParser, Protocol):
         """Prepare for an answer to a conversation that ends with `last_message`; return the tools as the prompt names
         them."""
         ...
+
+
+class SteppedParser(ABC):
+    """The base of parsers whose states read texts and the end of the answer in one way."""
+
+    @abstractmethod
+    def _advance(self, text: str, *, done: bool) -> ParsedDelta:
+        """Return what `text` completes behind what is held back. `done`: the answer ends with it."""
+
+    def feed(self, text: str) -> ParsedDelta:
+        """Return what `text` completes. Raises what `_advance` raises."""
+        return self._advance(text, done=False)
+
+    def finish(self) -> ParsedDelta:
+        """Return what the end of the answer completes. Raises what `_advance` raises."""
+        return self._advance("", done=True)
 
 
 def goes_on(last_message: Message | None) -> bool:

@@ -21,7 +21,7 @@ from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
 from puna.prompt import tool_schema
-from puna.prompt.builtin.interface import goes_on
+from puna.prompt.builtin.interface import SteppedParser, goes_on
 from puna.prompt.builtin.notation.json_call import read_call as read_json_call
 from puna.prompt.builtin.qwen3_coder_answer import typed
 from puna.prompt.markers import first_of, overlap
@@ -42,7 +42,7 @@ class _State(Enum):
     CALL = auto()
 
 
-class LagunaParser:
+class LagunaParser(SteppedParser):
     """Reads thinking, content and calls. Thoughts that the client did not ask for are dropped."""
 
     preserved_tokens: tuple[str, ...] = (
@@ -83,20 +83,16 @@ class LagunaParser:
             closings=(_END_OF_THINKING,),
         )
 
-    def feed(self, text: str) -> ParsedDelta:
-        """Return what `text` completes. Raises BackendFailedError for a JSON call that cannot be read."""
-        return self._advance(text, done=False)
-
-    def finish(self) -> ParsedDelta:
-        """Return what was held back, and a call that was not closed. Raises as `feed` does."""
-        return self._advance("", done=True)
-
     @property
     def open_calls(self) -> OpenCalls | None:
         """The calls for which the parser is waiting; None: for none."""
         return OpenCalls(self._held) if self._state is _State.CALL else None
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
+        """Return what `text` completes, and at the end a call that was not closed.
+
+        Raises BackendFailedError for a JSON call that cannot be read.
+        """
         self._held += text
         thinking, content, calls = "", "", []
         while True:

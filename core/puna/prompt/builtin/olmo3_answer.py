@@ -19,7 +19,7 @@ from puna.backend.thinking import ThinkingMarkers
 from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
-from puna.prompt.builtin.interface import goes_on
+from puna.prompt.builtin.interface import SteppedParser, goes_on
 from puna.prompt.builtin.notation.literals import at_commas, number
 from puna.prompt.markers import overlap
 from puna.prompt.parsed import ParsedDelta
@@ -40,7 +40,7 @@ class _State(Enum):
     """The rest of the text, or the next one, is content whatever it says."""
 
 
-class Olmo3Parser:
+class Olmo3Parser(SteppedParser):
     """Reads content and calls. A block of calls with a line that is no call is dropped."""
 
     preserved_tokens: tuple[str, ...] = (_CALLS, _END_OF_CALLS)
@@ -54,16 +54,7 @@ class Olmo3Parser:
         """Change nothing."""
         return tools
 
-    def feed(self, text: str) -> ParsedDelta:
-        """Return what `text` completes."""
-        return self._advance(text, done=False)
-
-    def finish(self) -> ParsedDelta:
-        """Return what was held back."""
-        return self._advance("", done=True)
-
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
-        """Return what `text` completes."""
         self._held += text
         content, calls = "", []
         while True:

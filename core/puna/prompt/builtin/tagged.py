@@ -22,7 +22,7 @@ from puna.errors import BackendFailedError
 from puna.go import json as gojson
 from puna.go.space import SPACE
 from puna.messages import Message, Think, Tool, ToolCall
-from puna.prompt.builtin.interface import goes_on
+from puna.prompt.builtin.interface import SteppedParser, goes_on
 from puna.prompt.markers import overlap
 from puna.prompt.parsed import OpenCalls, ParsedDelta
 
@@ -79,7 +79,7 @@ class _State(Enum):
 DEFAULT: Final = ParserOptions()
 
 
-class TaggedParser:
+class TaggedParser(SteppedParser):
     """Reads thinking, content and calls. White space around the tags and at the end is dropped."""
 
     def __init__(self, read_call: ReadCall, options: ParserOptions = DEFAULT) -> None:
@@ -120,20 +120,16 @@ class TaggedParser:
             closings=(f"{_END_OF_THINKING}\n\n",),
         )
 
-    def feed(self, text: str) -> ParsedDelta:
-        """Return what `text` completes. Raises BackendFailedError for a call that cannot be read."""
-        return self._advance(text, done=False)
-
-    def finish(self) -> ParsedDelta:
-        """Return a call that was not closed, if the option `closes` is set. Other text that is held is dropped."""
-        return self._advance("", done=True)
-
     @property
     def open_calls(self) -> OpenCalls | None:
         """The calls for which the parser is waiting; None: for none."""
         return OpenCalls(self._held) if self._state is _State.CALL else None
 
     def _advance(self, text: str, *, done: bool) -> ParsedDelta:
+        """Return what `text` completes, and at the end a call that was not closed, if the option `closes` is set.
+
+        Other text that is held then is dropped. Raises BackendFailedError for a call that cannot be read.
+        """
         self._held += text
         thinking, content, calls = "", "", []
         while True:
