@@ -95,8 +95,9 @@ class HostReplica:
         """
         options = options_pb2.RequestOptions(cache_salt=salt, omit_progress=True, logprobs=True)
         options.sampling.max_output_tokens = output_tokens
-        # A small model that draws greedily repeats itself, and Puna ends such an answer early.
+        # A small model repeats itself, and Puna ends such an answer early.
         options.sampling.temperature = 1.0
+        options.sampling.frequency_penalty = 1.0
         for control in self.vocabulary.control:
             options.sampling.logit_bias[control] = -1000.0
         options.runtime.context_length = self.context_length

@@ -43,6 +43,8 @@ class _Slot:
     """A place for one sequence."""
 
     held: Prompt
+    prompted: int = 0
+    """Tokens of what it holds that came as a prompt."""
     idle: bool = True
     last_used: int = 0
 
@@ -73,17 +75,23 @@ class PrefixCache:
             shared = next((node.tokens for node in _beginnings(slot.held) if node in own), 0)
             common[index] = min(shared, prompt.tokens - 1)
             # Nothing but the length of a slot's tokens matters here.
-            prefixes.append(CachedPrefix(index, range(slot.held.tokens), slot.idle, slot.last_used))
+            held = range(slot.held.tokens)
+            generated = len(held) - slot.prompted
+            prefixes.append(CachedPrefix(index, held, slot.idle, slot.last_used, generated=generated))
         placement = place(common, prefixes)
         if placement is None:
             return None
         taken = self._slots[placement.slot]
         if placement.moved_to is not None:
             other = self._slots[placement.moved_to]
-            other.last_used = taken.last_used
+            other.last_used, other.prompted = taken.last_used, taken.prompted
             self._hold(other, taken.held)
-        taken.idle = False
+        taken.idle, taken.prompted = False, prompt.tokens
         self._hold(taken, prompt)
+        if placement.vacated and placement.moved_to is None and placement.copied_from is not None:
+            other = self._slots[placement.copied_from]
+            other.last_used = other.prompted = 0
+            self._hold(other, Prompt())
         taken.last_used = next(self._clock)
         return placement.slot, placement.reused
 
@@ -96,6 +104,7 @@ class PrefixCache:
     def clear(self) -> None:
         """Forget everything."""
         for slot in self._slots:
+            slot.prompted = 0
             self._hold(slot, Prompt())
 
     def _hold(self, slot: _Slot, prompt: Prompt) -> None:

@@ -291,6 +291,11 @@ class Context:
         lib.llama_memory_seq_rm(self._memory, target, -1, -1)
         return False
 
+    def exchange(self, left: int, right: int) -> tuple[bool, bool]:
+        """Exchange the memory of two sequences. False: llama.cpp failed, and the left or the right one is empty."""
+        kept = self.state(left)
+        return self.copy(right, left), self.set_state(right, kept)
+
     def state_bytes(self, slot: int) -> int:
         """Return the size of the copy that `state` would make. Takes a tenth of a millisecond."""
         return int(lib.llama_state_seq_get_size(self.pointer, slot))

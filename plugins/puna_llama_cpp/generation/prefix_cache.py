@@ -4,12 +4,18 @@ The KV cache is a row of slots. A slot serves one sequence at a time, and keeps 
 until another sequence takes it. A slot's prefix is reusable if it begins with the same tokens under the same cache
 salt, since keys and values depend on nothing but the tokens before them. A prompt is placed in this order:
 
-1. While nothing runs, the prompt takes the idle slot whose tokens share the longest prefix with it, unless most of the
-   slot's tokens would be lost to a prompt that shares little. It then takes the slot that was used least recently.
+1. While nothing runs, the prompt takes the idle slot whose tokens share the longest prefix with it, unless the slot
+   holds another chat (`_holds_another_chat`). It then takes the slot that was used least recently.
 2. While other sequences run, the prompt takes an idle slot next to them. llama.cpp evaluates the sequences of a batch
    in one pass over the weights if their ids are contiguous, and in one pass for each contiguous run otherwise.
 3. If another slot, even a busy one, shares so much more that copying pays, its prefix is copied into the chosen slot.
-4. If the chosen slot holds tokens that are worth keeping, they are first moved to the least recently used idle slot.
+   An idle one that held the prompt's own chat is empty then.
+4. If the chosen slot holds another chat, its tokens are first moved to the slot that step 3 leaves empty, or else to
+   the least recently used idle slot.
+
+Chats that share a long system prompt differ in few tokens, and each of them is worth its slot. A chat that goes on does
+not always repeat the last answer: an answer is written anew, or comes back without its thinking. So a slot that differs
+from the prompt only in tokens that the model wrote most likely holds the prompt's own chat, and gives way.
 
 A prompt that shares its beginning with a prompt in prefill waits (`prefill_to_wait_for`) until that part is evaluated
 and can be copied. So a common beginning is evaluated once, also for prompts that arrive together. The prompt that the
@@ -29,6 +35,10 @@ _COPY_COST = 1 / 64
 """Tokens that could be evaluated in the time that copying one takes. A copy always copies the whole slot."""
 MAX_PADDING_GAP = 2
 """Idle slots between busy ones that are evaluated along. One token for each takes less time than another pass."""
+_TEMPLATE_TOKENS = 8
+"""Tokens at the end of a prompt that may be missing when the answer comes back, such as the beginning of a thought."""
+_AGING = 4
+"""Tokens of the content that was used least recently that are given for one token of newer content."""
 _COMPARED_TOKENS = 64
 """Tokens that are compared as one slice: much faster than one by one in Python."""
 
@@ -46,6 +56,8 @@ class CachedPrefix:
     salt: str = ""
     copied: bool = True
     """Whether a copy of the tokens can be cut behind the part that the prompt shares."""
+    generated: int = 0
+    """How many of the last tokens the model wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +93,9 @@ class Placement:
     copied_from: int | None = None
     """The slot whose cache is copied into this one, after the move."""
     moved_to: int | None = None
-    """The slot to which this slot's present content is copied first."""
+    """The slot to which this slot's present content is copied first. If it is `copied_from`, the two are exchanged."""
+    vacated: bool = False
+    """Whether the prompt's own chat leaves `copied_from`, so that nothing worth keeping is left there."""
 
 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:
@@ -122,21 +136,28 @@ def place(common: Mapping[int, int], prefixes: Sequence[CachedPrefix]) -> Placem
     oldest = min(idle, key=lambda prefix: prefix.last_used)
     if len(idle) < len(prefixes):
         own = _nearest_to_busy(idle, [prefix.slot for prefix in prefixes if not prefix.idle], common)
-    elif best.copied and _worth_keeping(best, common[best.slot]):
-        own = oldest  # taking the best slot would cost another conversation more than it saves here
+    elif best.copied and _holds_another_chat(best, common[best.slot]) and _outweighs(best, oldest, common):
+        own = oldest
     else:
         own = best
     gain = common[best.slot] - common[own.slot]
     copied = best.copied and gain >= max(MIN_COPY_GAIN, len(best.tokens) * _COPY_COST)
-    # A move must not destroy content that is newer than the content that it saves, nor the source of the copy.
-    moves = (
-        _worth_keeping(own, common[own.slot]) and oldest.last_used < own.last_used and not (copied and oldest is best)
-    )
+    # The prompt's own chat leaves its slot.
+    vacated = copied and best.idle and not _holds_another_chat(best, common[best.slot])
+    moved_to = None
+    if _holds_another_chat(own, common[own.slot]):
+        # A move must not destroy content that is newer than the content that it saves, nor the source of the copy.
+        older = oldest.last_used < own.last_used and not (copied and oldest is best)
+        if vacated:
+            moved_to = best.slot
+        elif older and _outweighs(own, oldest, common):
+            moved_to = oldest.slot
     return Placement(
         slot=own.slot,
         reused=common[best.slot if copied else own.slot],
         copied_from=best.slot if copied else None,
-        moved_to=oldest.slot if moves else None,
+        moved_to=moved_to,
+        vacated=vacated,
     )
 
 
@@ -188,6 +209,15 @@ def prefill_to_wait_for(
     return PrefixWait(slot, shared, cached) if shared - cached >= MIN_COPY_GAIN else None
 
 
-def _worth_keeping(prefix: CachedPrefix, common: int) -> bool:
-    """Return whether a prompt that shares only `common` tokens would destroy most of a slot's tokens."""
-    return len(prefix.tokens) - common > max(MIN_COPY_GAIN, common)
+def _holds_another_chat(prefix: CachedPrefix, shared: int) -> bool:
+    """Return whether a slot's tokens beyond those that a prompt shares are worth a copy."""
+    lost = len(prefix.tokens) - shared
+    if lost > max(MIN_COPY_GAIN, shared):
+        return True
+    return lost - prefix.generated >= _TEMPLATE_TOKENS and lost >= max(MIN_COPY_GAIN, len(prefix.tokens) * _COPY_COST)
+
+
+def _outweighs(prefix: CachedPrefix, oldest: CachedPrefix, common: Mapping[int, int]) -> bool:
+    """Return whether losing what the oldest slot holds is better than losing what another one holds."""
+    lost, instead = (len(each.tokens) - common[each.slot] for each in (prefix, oldest))
+    return lost > max(MIN_COPY_GAIN, common[prefix.slot]) or lost * _AGING >= instead

@@ -29,6 +29,8 @@ class Slot:
     """The tokens that the last sequence left."""
     end_position: int = 0
     """The position behind them, which images make different from their number."""
+    generated: int = 0
+    """How many of the last cached tokens the model wrote."""
     salt: str = ""
     last_used: int = 0
     shortest_cut: int = 0
@@ -38,7 +40,9 @@ class Slot:
     def prefix(self) -> prefix_cache.CachedPrefix:
         """The tokens that another sequence may reuse."""
         tokens = self.sequence.reusable_tokens if self.sequence else self.cached_tokens
-        return prefix_cache.CachedPrefix(self.index, tokens, self.sequence is None, self.last_used, self.salt)
+        return prefix_cache.CachedPrefix(
+            self.index, tokens, self.sequence is None, self.last_used, self.salt, generated=self.generated
+        )
 
     @property
     def length(self) -> int:
@@ -202,16 +206,17 @@ class Slots:
         # The order is essential: the move saves the slot's content before the copy overwrites it, and the truncation at
         # the end removes the tokens that the new prompt does not share.
         restored = self._restored(sequence, placement.reused)
-        in_place = placement.reused if placement.copied_from is None and restored is None else 0
-        if placement.moved_to is not None:
-            other = self._slots[placement.moved_to]
-            self._save(other, 0)
-            moved = self._context.copy(placement.slot, placement.moved_to)
-            other.cached_tokens, other.end_position = (slot.cached_tokens, slot.end_position) if moved else ([], 0)
-            other.shortest_cut = self._copied_cut(slot)
-            other.salt, other.last_used = slot.salt, slot.last_used
+        source = None if placement.copied_from is None or restored is not None else self._slots[placement.copied_from]
+        cut = self._copied_cut(source) if source else 0
+        if source is not None and source.index == placement.moved_to:
+            copied, moved = self._context.exchange(slot.index, source.index)
+            self._hand_over(slot, source, moved=moved)
         else:
-            self._save(slot, in_place)
+            in_place = placement.reused if source is None and restored is None else 0
+            self._make_room(slot, placement.moved_to, in_place)
+            copied = source is not None and self._context.copy(source.index, slot.index)
+            if source is not None and copied and placement.vacated:
+                self._empty(source)
         reused = placement.reused
         if restored is not None:
             reused = restored.length if self._context.set_state(placement.slot, restored.state) else 0
@@ -219,10 +224,9 @@ class Slots:
             slot.shortest_cut = min(self._context.shortest_cut(restored.length + 1), reused)
             if not reused:
                 restored.reject()
-        elif placement.copied_from is not None:
-            slot.shortest_cut = self._copied_cut(self._slots[placement.copied_from])
-            if not self._context.copy(placement.copied_from, placement.slot):
-                reused = 0
+        elif source is not None:
+            slot.shortest_cut = cut
+            reused = reused if copied else 0
         if not reused:
             slot.shortest_cut = 0
         sequence.slot = placement.slot
@@ -231,6 +235,27 @@ class Slots:
         self._running.append(sequence)
         self._tell_disk()
         log.debug("slot %d takes %d tokens, %d cached", placement.slot, len(sequence.tokens), sequence.evaluated)
+
+    def _make_room(self, slot: Slot, moved_to: int | None, kept: int) -> None:
+        """Save what an idle slot holds, and what is lost where its content moves to. `kept`: tokens that stay."""
+        if moved_to is None:
+            self._save(slot, kept)
+            return
+        other = self._slots[moved_to]
+        self._save(other, 0)
+        self._hand_over(slot, other, moved=self._context.copy(slot.index, moved_to))
+
+    def _hand_over(self, slot: Slot, other: Slot, *, moved: bool) -> None:
+        """Note that a slot's content has moved to another one, or that both are lost."""
+        other.cached_tokens, other.end_position = (slot.cached_tokens, slot.end_position) if moved else ([], 0)
+        other.shortest_cut = self._copied_cut(slot)
+        other.generated, other.salt, other.last_used = slot.generated, slot.salt, slot.last_used
+
+    def _empty(self, slot: Slot) -> None:
+        """Empty an idle slot whose content was copied, unless the copy cannot be cut where the content can."""
+        if not self._copied_cut(slot):
+            self._context.truncate(slot.index, 0)
+            slot.cached_tokens, slot.end_position, slot.generated, slot.last_used = [], 0, 0, 0
 
     def _copied_cut(self, source: Slot) -> int:
         return max(source.shortest_cut, self._context.shortest_cut(source.length))
@@ -260,6 +285,7 @@ class Slots:
         tokens = sequence.reusable_tokens
         # After a context shift less may be reusable than the slot can be truncated to.
         slot.cached_tokens = tokens if len(tokens) >= slot.shortest_cut else []
+        slot.generated = max(len(slot.cached_tokens) - sequence.prompt_length, 0)
         slot.sequence, slot.last_used = None, next(self._clock)
         self._running.remove(sequence)
         self._shared_ends.pop(slot.index, None)

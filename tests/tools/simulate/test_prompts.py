@@ -1,5 +1,7 @@
 """Prompts and the prefix cache of a replica."""
 
+from hypothesis import given
+from hypothesis import strategies as st
 from tools.simulate.prompts import PrefixCache, Prompt
 
 
@@ -38,3 +40,19 @@ def test_a_later_turn_goes_on_in_its_slot():
     slot, _ = cache.take(prompt)
     cache.leave(slot, answered)
     assert cache.take(answered.unique(40)) == (slot, 380)
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.sampled_from([30, 100, 800]))
+def test_no_chat_is_lost_while_there_are_slots_for_all(turns, beginning):
+    """A number begins a turn of its chat, or ends it."""
+    system = Prompt().then("system", beginning)
+    chats, running = dict.fromkeys(range(4), system), {}
+    cache = PrefixCache(4)
+    for chat in turns:
+        if chat in running:
+            cache.leave(running.pop(chat), chats[chat])
+        else:
+            message = chats[chat].unique(40)
+            running[chat], reused = cache.take(message)
+            assert chats[chat] is system or reused == chats[chat].tokens
+            chats[chat] = message.unique(150)

@@ -87,7 +87,7 @@ class Paced(LoadedModel):
         finally:
             if running in self._running:
                 self._running.remove(running)
-            self._hold(slot, prompt + said, request.cache_salt, idle=True)
+            self._hold(slot, prompt + said, request.cache_salt, generated=len(said))
         yield Finish(
             reason="length",
             prompt_tokens=len(prompt),
@@ -142,11 +142,15 @@ class Paced(LoadedModel):
         assert placement is not None, "the server sends no more sequences than there are slots"
         if placement.moved_to is not None:
             self._slots[placement.moved_to] = replace(self._slots[placement.slot], slot=placement.moved_to)
-        self._hold(placement.slot, prompt, salt, idle=False)
+        elif placement.vacated and placement.copied_from is not None:
+            self._slots[placement.copied_from] = CachedPrefix(placement.copied_from, (), True, 0)
+        self._hold(placement.slot, prompt, salt)
         return placement.slot, placement.reused
 
-    def _hold(self, slot: int, tokens: list[int], salt: str, *, idle: bool) -> None:
-        self._slots[slot] = CachedPrefix(slot, tokens, idle, next(self._clock), salt)
+    def _hold(self, slot: int, tokens: list[int], salt: str, *, generated: int | None = None) -> None:
+        """Have a slot hold tokens. `generated`: how many of them were written, by a sequence that has ended."""
+        idle = generated is not None
+        self._slots[slot] = CachedPrefix(slot, tokens, idle, next(self._clock), salt, generated=generated or 0)
 
 
 def _tokens(text: str) -> list[int]:

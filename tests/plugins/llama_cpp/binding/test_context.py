@@ -49,6 +49,18 @@ def test_a_copy_after_the_source_changed_is_not_the_old_state(parts):
     assert np.allclose(evaluate(context, 2, 4, [203]), evaluate(context, 0, 4, [203]), atol=CLOSE)
 
 
+def test_sequences_are_exchanged(parts):
+    context = parts().context
+    evaluate(context, 0, 0, TOKENS)
+    evaluate(context, 1, 0, [1, 200, 201, 202])
+    expected = evaluate(context, 1, 4, [203])
+    assert context.exchange(0, 1) == (True, True)
+    context.truncate(0, 4)
+    assert np.allclose(evaluate(context, 0, 4, [203]), expected, atol=CLOSE)
+    expected = evaluate(context, 2, 0, [*TOKENS, 203])
+    assert np.allclose(evaluate(context, 1, len(TOKENS), [203]), expected, atol=CLOSE)
+
+
 def test_an_abort_ends_the_evaluation_until_it_is_cleared(parts):
     context = parts().context
     context.set_abort(True)

@@ -240,3 +240,38 @@ async def test_the_finish_counts_drafts(load, write):
     # The text repeats itself after forty words, and everything that is drafted then is right. How much is drafted
     # depends on the duration of steps.
     assert 0 < finish.accepted_draft_tokens <= finish.draft_tokens < 200
+
+
+async def test_chats_that_begin_alike_keep_their_places_beside_each_other(load):
+    draw, model, alone = random.Random(3), await load(parallel=4), await load(parallel=1)
+    beginning, answers = await tokenized(model, "the wind and the river " * 20), []
+
+    async def chat(number):
+        said, known = beginning, 0
+        for turn in range(6):
+            said = said + await tokenized(model, f" {number} said {turn}: ".ljust(36 + number, "."))
+            tokens, end = await continued(model, said, draw.randrange(40, 80))
+            assert end.cached_prompt_tokens >= known
+            answers.append((said, tokens))
+            said = said + tuple(token.token_id for token in tokens)
+            known = len(said) - 1
+            await asyncio.sleep(draw.random() / 50)
+
+    await asyncio.gather(*(chat(number) for number in range(4)))
+    for prompt, tokens in answers:
+        for ours, anew in zip(tokens, (await continued(alone, prompt, len(tokens)))[0], strict=False):
+            # The last bits depend on where evaluation began.
+            assert ours.logprob == pytest.approx(anew.logprob, abs=0.1)
+            if ours.token_id != anew.token_id:
+                break
+
+
+async def tokenized(model, text):
+    return tuple(await model.tokenize(text, add_special=False, parse_special=False))
+
+
+async def continued(model, prompt, count):
+    """Return an answer's tokens with their log-probabilities, and its Finish."""
+    request = SequenceRequest(prompt=prompt, sampling=GREEDY, max_tokens=count, top_logprobs=0)
+    *deltas, end = [event async for event in model.generate(request)]
+    return [each for delta in deltas for each in getattr(delta, "logprobs", ())], end

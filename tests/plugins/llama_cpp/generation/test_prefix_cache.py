@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,33 @@ def test_a_shared_beginning_does_not_cost_another_chat_its_place():
     assert choose_slot([*CHAT[:10], 5], "", prefixes) == Placement(1, 0)
 
 
+def test_chats_with_a_long_common_beginning_each_keep_their_slots():
+    prefixes = [CachedPrefix(0, CHAT, True, 2, generated=10), CachedPrefix(1, [], True, 0)]
+    assert choose_slot([*CHAT[:60], 5], "", prefixes) == Placement(1, 60, copied_from=0)
+    busy = [CachedPrefix(0, [], True, 0), CachedPrefix(1, CHAT, True, 2, generated=10), CachedPrefix(2, [], False, 3)]
+    assert choose_slot([*CHAT[:60], 5], "", busy) == Placement(1, 60, moved_to=0)
+
+
+@pytest.mark.parametrize("common", [60, 53])  # all of the prompt, or all but the beginning of a thought
+def test_an_answer_that_is_written_anew_takes_the_place_of_the_old_one(common):
+    prefixes = [CachedPrefix(0, CHAT, True, 2, generated=40), CachedPrefix(1, [], True, 0)]
+    assert choose_slot([*CHAT[:common], 5], "", prefixes) == Placement(0, common)
+
+
+def test_a_short_chat_does_not_cost_a_long_one_its_place():
+    lost = 100 - 60
+    for length, kept in ((4 * lost, True), (4 * lost + 1, False)):
+        prefixes = [CachedPrefix(0, CHAT, True, 2), CachedPrefix(1, [7] * length, True, 1)]
+        expected = Placement(1, 60, copied_from=0) if kept else Placement(0, 60)
+        assert choose_slot([*CHAT[:60], 5], "", prefixes) == expected
+
+
+def test_a_chat_that_goes_on_elsewhere_leaves_its_slot():
+    other = [7] * 50
+    prefixes = [CachedPrefix(0, CHAT, True, 1), CachedPrefix(1, other, True, 2), CachedPrefix(2, [], False, 3)]
+    assert choose_slot([*CHAT, 5], "", prefixes) == Placement(1, 100, copied_from=0, moved_to=0, vacated=True)
+
+
 def test_the_only_slot_is_taken_whatever_it_holds():
     assert choose_slot([*CHAT[:40], 5], "", [CachedPrefix(0, CHAT, True, 2)]) == Placement(0, 40)
 
@@ -85,7 +113,7 @@ def test_what_lies_there_moves_to_the_slot_unused_for_longest():
 
 def test_a_chat_that_lies_elsewhere_is_copied_beside_running_ones():
     prefixes = [CachedPrefix(0, CHAT, True, 1), CachedPrefix(1, [], True, 2), CachedPrefix(2, [], False, 3)]
-    assert choose_slot([*CHAT, 5], "", prefixes) == Placement(1, 100, copied_from=0)
+    assert choose_slot([*CHAT, 5], "", prefixes) == Placement(1, 100, copied_from=0, vacated=True)
 
 
 def test_a_long_content_is_not_copied_for_little():
