@@ -27,6 +27,10 @@ class SpscQueue(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def first(self) -> T | None:
+        """Return the first item without removing it; None if there is none."""
+        return self._items[0] if self._items else None
+
     def put_nowait(self, item: T) -> bool:
         """Append an item if there is room. Return whether there was."""
         if len(self._items) >= self._most:

@@ -21,6 +21,23 @@ async def test_items_come_in_order():
         queue.get_nowait()
 
 
+async def test_all_items_are_taken_at_once_and_make_room():
+    queue = SpscQueue(2)
+    assert queue.first() is None
+    assert queue.take_all() == []
+    reading = asyncio.create_task(queue.get_all())
+    assert not await settled(reading)
+    queue.put_nowait(1)
+    queue.put_nowait(2)
+    assert queue.first() == 1
+    writing = asyncio.create_task(queue.put(3))
+    assert await settled(reading)
+    assert await reading == [1, 2]
+    assert await settled(writing)
+    assert queue.take_all() == [3]
+    assert len(queue) == 0
+
+
 async def test_a_reader_waits_for_an_item():
     queue = SpscQueue()
     reading = asyncio.create_task(queue.get())

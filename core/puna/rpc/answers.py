@@ -81,12 +81,12 @@ def filled(
     fill_delta: Callable[[Any, Delta], None],
     end: Callable[[Done], Any],
 ) -> Streamed:
-    """Write a batch of events into an empty message of a stream, and return it."""
+    """Add a batch of events to a message of a stream, and return it."""
     for event in events:
         if isinstance(event, Delta):
             fill_delta(message.deltas.add(), event)
         elif isinstance(event, Progress):
-            # A batch keeps the last progress only. Older ones are out of date.
+            # A message keeps the last progress only. Older ones are out of date.
             message.progress.CopyFrom(progress(event))
         elif isinstance(event, ChoiceDone):
             message.choice_finishes.append(choice_finish(event))

@@ -36,7 +36,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             asked = await self._asked(request)
             await written(
                 lambda tell: self._serving.chat(asked, tell),
-                _message,
+                _filled,
                 context,
                 entry,
                 omit_progress=request.options.omit_progress,
@@ -50,5 +50,6 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         return asked
 
 
-def _message(events: list[Event]) -> chat_pb2.StreamChatResponse:
-    return answers.filled(chat_pb2.StreamChatResponse(), events, answers.fill_chat_delta, answers.chat_done)
+def _filled(events: list[Event], message: chat_pb2.StreamChatResponse | None = None, /) -> chat_pb2.StreamChatResponse:
+    message = chat_pb2.StreamChatResponse() if message is None else message
+    return answers.filled(message, events, answers.fill_chat_delta, answers.chat_done)

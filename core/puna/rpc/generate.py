@@ -33,7 +33,7 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
             asked = await self._asked(request)
             await written(
                 lambda tell: self._serving.generate(asked, tell),
-                _message,
+                _filled,
                 context,
                 entry,
                 omit_progress=request.options.omit_progress,
@@ -47,7 +47,8 @@ class GenerateServicer(generate_pb2_grpc.GenerateServiceServicer):
         return asked
 
 
-def _message(events: list[Event]) -> generate_pb2.StreamGenerateResponse:
-    return answers.filled(
-        generate_pb2.StreamGenerateResponse(), events, answers.fill_generate_delta, answers.generate_done
-    )
+def _filled(
+    events: list[Event], message: generate_pb2.StreamGenerateResponse | None = None, /
+) -> generate_pb2.StreamGenerateResponse:
+    message = generate_pb2.StreamGenerateResponse() if message is None else message
+    return answers.filled(message, events, answers.fill_generate_delta, answers.generate_done)

@@ -2,11 +2,11 @@
 
 `puna serve` runs the bridge and the core on one event loop. Over a socket, each message would be encoded, cross the
 loopback interface and be decoded by the same loop, which took half of the core's time per token. This channel hands
-messages over as objects. The sender must not change a message afterwards.
+messages over as objects. The sender must not change a message that is taken.
 
 Stubs and servicers are the generated ones. A call is a task that runs the servicer's coroutine. A streaming call has a
-queue of one message: the servicer waits until the caller has taken its last message, so that the items that become
-ready meanwhile travel together, as they do over a socket.
+queue of one message. Until the caller has taken it, the servicer adds the items that become ready, so that they travel
+together, as they do over a socket.
 """
 
 import asyncio
@@ -71,12 +71,12 @@ class InProcessChannel:
 
         return call
 
-    def unary_stream(self, method: str, *_: object, **__: object) -> "Callable[..., _Stream[Any]]":
+    def unary_stream(self, method: str, *_: object, **__: object) -> "Callable[..., InProcessStream[Any]]":
         """Return a callable for a server streaming method."""
         handler = self._handlers[method].unary_stream
 
-        def call(request: object, *, metadata: Pairs = ()) -> _Stream[Any]:
-            stream = _Stream[Any](metadata)
+        def call(request: object, *, metadata: Pairs = ()) -> InProcessStream[Any]:
+            stream = InProcessStream[Any](metadata)
             stream.task = self._task(stream.run(handler, request))
             return stream
 
@@ -154,7 +154,7 @@ class _InProcessContext:
             raise self._status from None
 
 
-class _Stream(_InProcessContext, Generic[Response]):
+class InProcessStream(_InProcessContext, Generic[Response]):
     """A streaming call: the handler writes to it, and the caller iterates over it."""
 
     task: asyncio.Task[None]
@@ -176,6 +176,17 @@ class _Stream(_InProcessContext, Generic[Response]):
     async def write(self, message: Response) -> None:
         """Pass a message to the caller, and wait while the previous one is not taken."""
         await self._messages.put(message)
+
+    def offer(self, message: Response) -> bool:
+        """Pass a message to the caller unless the previous one is not taken. Return whether it was passed."""
+        return self._messages.put_nowait(message)
+
+    def untaken(self) -> Response | None:
+        """Return the message that the caller has not taken yet; None if there is none.
+
+        The handler may add to it as long as it does not wait in between.
+        """
+        return self._messages.first()
 
     def cancel(self) -> bool:
         """Cancel the call on behalf of the caller. Return whether it was running."""

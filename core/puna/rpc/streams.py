@@ -9,16 +9,18 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from puna.rpc.answers import CANCELLED, TOOL_CALLS
-from puna.rpc.batches import batches
+from puna.rpc.batches import AHEAD, batches
 from puna.rpc.error_boundary import Context
+from puna.rpc.inprocess import InProcessStream
 from puna.rpc.writing import AnswerContext
 from puna.serving.activity import Entry
 from puna.serving.answers import ChoiceDone, Delta, Done, Event, Progress, Timings, Usage
+from puna_client.v1 import chat_pb2, generate_pb2
 
-Message = TypeVar("Message")
+Message = TypeVar("Message", chat_pb2.StreamChatResponse, generate_pb2.StreamGenerateResponse)
 MESSAGE_SECONDS: Final = 0.004
 """Least time between two messages with deltas on a socket. Models that are slower send each delta at once."""
 
@@ -81,9 +83,53 @@ def _pause_after(event: Event) -> float:
     return MESSAGE_SECONDS if isinstance(event, Delta) else 0.0
 
 
+class Filler(Protocol[Message]):
+    """Translates events into a message."""
+
+    def __call__(self, events: list[Event], message: Message | None = None, /) -> Message:
+        """Add events to a message, or to a new one, and return it."""
+
+
+class _Outgoing:
+    """What is noted of an answer on its way out."""
+
+    def __init__(self, entry: Entry, *, omit_progress: bool) -> None:
+        self.entry = entry
+        self.omit_progress = omit_progress
+        self.ended = False
+        self.writing = False
+        """Whether a message waits until the client reads."""
+        self._called = False
+
+    def on_progress(self, news: Event) -> bool:
+        """Note an event that is no part of the answer itself. Return whether it is written."""
+        if isinstance(news, Progress):
+            self.entry.on_progress(news)
+        return not self.omit_progress
+
+    def sent(self, batch: list[Event]) -> list[Event]:
+        """Note the next events of the answer. Return those that are written."""
+        deltas = 0
+        for event in batch:
+            if isinstance(event, Delta):
+                deltas += 1
+                self._called = self._called or bool(event.tool_calls)
+            elif isinstance(event, Progress) and event.phase == "prefill" and not self.entry.output_tokens:
+                self.entry.on_prefill(event)
+        self.entry.on_output(deltas)
+        self.entry.on_text(batch)
+        # Done is the last event, so it can only be the last of a batch.
+        if isinstance(last := batch[-1], Done):
+            self.ended = True
+            self.entry.on_done(last)
+            batch[-1] = with_reason(last, called=self._called)
+        # The answer itself has events of the prefill.
+        return [event for event in batch if not isinstance(event, Progress)] if self.omit_progress else batch
+
+
 async def written(
     answer: Callable[[Callable[[Event], None]], AsyncGenerator[Event]],
-    message: Callable[[list[Event]], Message],
+    fill: Filler[Message],
     context: Context,
     entry: Entry,
     *,
@@ -91,50 +137,76 @@ async def written(
 ) -> None:
     """Write an answer to a call while it is made, with its progress events. Cancellation closes the answer first.
 
-    `answer` returns the events; its argument takes progress events. `message` translates a batch of events. With
+    `answer` returns the events; its argument takes progress events. `fill` translates a batch of events. With
     `omit_progress`, no progress is written. RuntimeError: the events ended without a Done.
     """
-    ended = called = writing = False
+    outgoing = _Outgoing(entry, omit_progress=omit_progress)
+    try:
+        if isinstance(context, InProcessStream):
+            await _handed_over(answer, fill, context, outgoing)
+        else:
+            await _sent(answer, fill, context, outgoing)
+    except asyncio.CancelledError:
+        # gRPC takes no message while an earlier one is being written, which may take until the client reads.
+        if outgoing.writing or not _keeps_output(entry):
+            raise
+        outgoing.ended = True
+        await context.write(fill([_cancelled(entry)]))
+    if not outgoing.ended:
+        raise RuntimeError("the answer ended without a Done")
+
+
+async def _sent(
+    answer: Callable[[Callable[[Event], None]], AsyncGenerator[Event]],
+    fill: Filler[Message],
+    context: Context,
+    outgoing: _Outgoing,
+) -> None:
+    """Write an answer to a socket. What becomes ready while a message is written makes the next one."""
 
     def started(tell: Callable[[Event], None]) -> AsyncGenerator[Event]:
         def on_progress(news: Event) -> None:
-            if isinstance(news, Progress):
-                entry.on_progress(news)
-            if not omit_progress:
+            if outgoing.on_progress(news):
                 tell(news)
 
         return answer(on_progress)
 
-    try:
-        # The bridge in this process has no message to save, and Ollama writes each line by itself.
-        pause = _pause_after if isinstance(context, AnswerContext) else None
-        async with aclosing(batches(started, pause)) as together:
-            async for batch in together:
-                deltas = 0
-                for event in batch:
-                    if isinstance(event, Delta):
-                        deltas += 1
-                        called = called or bool(event.tool_calls)
-                    elif isinstance(event, Progress) and event.phase == "prefill" and not entry.output_tokens:
-                        entry.on_prefill(event)
-                entry.on_output(deltas)
-                entry.on_text(batch)
-                # Done is the last event, so it can only be the last of a batch.
-                if isinstance(last := batch[-1], Done):
-                    ended = True
-                    entry.on_done(last)
-                    batch[-1] = with_reason(last, called=called)
-                # The answer itself has events of the prefill.
-                if omit_progress and not (batch := [event for event in batch if not isinstance(event, Progress)]):
-                    continue
-                writing = True
-                await context.write(message(batch))
-                writing = False
-    except asyncio.CancelledError:
-        # gRPC takes no message while an earlier one is being written, which may take until the client reads.
-        if writing or not _keeps_output(entry):
-            raise
-        ended = True
-        await context.write(message([_cancelled(entry)]))
-    if not ended:
-        raise RuntimeError("the answer ended without a Done")
+    pause = _pause_after if isinstance(context, AnswerContext) else None
+    async with aclosing(batches(started, pause)) as together:
+        async for batch in together:
+            if events := outgoing.sent(batch):
+                outgoing.writing = True
+                await context.write(fill(events))
+                outgoing.writing = False
+
+
+async def _handed_over(
+    answer: Callable[[Callable[[Event], None]], AsyncGenerator[Event]],
+    fill: Filler[Message],
+    stream: InProcessStream[Message],
+    outgoing: _Outgoing,
+) -> None:
+    """Hand an answer over to the bridge in this process, at once and without a task and a queue in between.
+
+    What becomes ready while the bridge writes is added to the next message, which it has not taken yet.
+    """
+
+    def tell(news: Event) -> None:
+        if outgoing.on_progress(news):
+            untaken = stream.untaken()
+            message = fill([news], untaken)
+            if untaken is None:
+                stream.offer(message)
+
+    async with aclosing(answer(tell)) as events:
+        async for event in events:
+            if not (batch := outgoing.sent([event])):
+                continue
+            untaken = stream.untaken()
+            if untaken is not None and len(untaken.deltas) < AHEAD:
+                fill(batch, untaken)
+            else:
+                # Waits while the reader is far behind, as `batches` does.
+                outgoing.writing = True
+                await stream.write(fill(batch))
+                outgoing.writing = False

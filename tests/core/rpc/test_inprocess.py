@@ -9,6 +9,7 @@ import pytest
 from tests.core.rpc.conftest import Stubs
 from tests.core.serving.asking import until
 
+from puna.rpc.batches import AHEAD
 from puna.rpc.inprocess import InProcessChannel
 from puna.rpc.server import add_services
 from puna_client.v1 import generate_pb2, models_pb2, server_pb2
@@ -34,6 +35,30 @@ async def test_answers_streamed(inside, backend):
     backend.play("Hel", "lo")
     messages = [message async for message in inside.generate.StreamGenerate(request())]
     assert [delta.text for message in messages for delta in message.deltas] == ["Hel", "lo"]
+    assert messages[-1].HasField("done")
+
+
+async def test_what_becomes_ready_before_it_is_read_makes_one_message(inside, backend):
+    backend.play("a", "b", "c")
+    call = inside.generate.StreamGenerate(request())
+    # The sequence ends although nobody reads.
+    await until(lambda: call.untaken() is not None and call.untaken().HasField("done"))
+    (message,) = [each async for each in call]
+    assert [delta.text for delta in message.deltas] == ["a", "b", "c"]
+    assert message.HasField("done")
+
+
+async def test_a_reader_that_does_not_read_holds_the_answer_back(inside, backend):
+    count = 2 * AHEAD + 1
+    backend.play(*(f"{number} " for number in range(count)))
+    call = inside.generate.StreamGenerate(request())
+    await until(lambda: call.untaken() is not None and len(call.untaken().deltas) == AHEAD)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert backend.running
+    assert len(call.untaken().deltas) == AHEAD
+    messages = [each async for each in call]
+    assert [delta.text for each in messages for delta in each.deltas] == [f"{number} " for number in range(count)]
     assert messages[-1].HasField("done")
 
 
