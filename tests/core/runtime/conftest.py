@@ -1,4 +1,6 @@
+import itertools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,21 +21,30 @@ def short_path():
 
 @pytest.fixture
 async def load_hosted(registry, short_path, want):
-    """Loads the scripted model in a host; every one is closed at the end."""
-    models = []
+    """Loads a model in a host, with adapters if paths are given; every one is closed at the end."""
+    sockets = itertools.count()
+    loader, models = HostLoader(LocalLauncher(lambda: short_path / str(next(sockets)))), []
 
     async def load_hosted(
-        stall_seconds=30.0, report=lambda _: None, on_death=lambda: None, timeouts=NO_TIMEOUTS, **options
+        backend=None,
+        *adapters,
+        path=None,
+        stall_seconds=30.0,
+        report=lambda _: None,
+        on_death=lambda: None,
+        timeouts=NO_TIMEOUTS,
+        alone=False,
+        **options,
     ):
-        socket = short_path / str(len(models))
-        spec = want(**options).spec
-        model = await HostLoader(LocalLauncher(lambda: socket)).load(
-            registry.get("scripted"),
-            spec,
+        spec = want(adapter_paths=adapters, **options).spec
+        model = await loader.load(
+            backend or registry.get("scripted"),
+            spec if path is None else replace(spec, path=path),
             report=report,
             stall_seconds=stall_seconds,
             on_death=on_death,
             timeouts=timeouts,
+            alone=alone,
         )
         models.append(model)
         return model

@@ -9,8 +9,6 @@ import pytest
 
 from puna.backend import SequenceRequest, TextDelta
 from puna.errors import BackendCrashedError, LoadFailedError
-from puna.runtime.host_loading import HostLoader
-from puna.runtime.local_launcher import LocalLauncher
 
 
 @pytest.fixture
@@ -18,26 +16,6 @@ def shared(registry):
     backend = registry.get("scripted")
     host = replace(backend.usable.host, shared=True)
     return replace(backend, manifest=replace(backend.usable, host=host))
-
-
-@pytest.fixture
-async def load(short_path, want):
-    """Loads a model, with adapters if paths are given; all are closed at the end."""
-    sockets = iter(range(1000))
-    loader, models = HostLoader(LocalLauncher(lambda: short_path / str(next(sockets)))), []
-
-    async def load(backend, *adapters, on_death=lambda: None, stall_seconds=30.0, alone=False, **options):
-        fields = {name: options.pop(name) for name in ("path", "use_mmap", "context_length") if name in options}
-        spec = replace(want(**options).spec, adapter_paths=adapters, **fields)
-        model = await loader.load(
-            backend, spec, report=lambda _: None, stall_seconds=stall_seconds, on_death=on_death, alone=alone
-        )
-        models.append(model)
-        return model
-
-    yield load
-    for model in models:
-        await model.aclose()
 
 
 async def text(model, prompt):
@@ -53,21 +31,21 @@ def runs(pid):
     return True
 
 
-async def test_models_of_a_shared_backend_have_one_process(load, shared, registry):
-    one, two, own = await load(shared), await load(shared), await load(registry.get("scripted"))
+async def test_models_of_a_shared_backend_have_one_process(load_hosted, shared, registry):
+    one, two, own = await load_hosted(shared), await load_hosted(shared), await load_hosted(registry.get("scripted"))
     assert one.pid == two.pid != own.pid
     answers = await asyncio.gather(text(one, "a @wait 0.05 b"), text(two, "c @wait 0.05 d"), one.embed(["x"]))
     assert answers[:2] == [["a", "b"], ["c", "d"]]
     assert await two.tokenize("a", add_special=False, parse_special=False) == [97]
 
 
-async def test_models_loaded_at_once_start_one_process(load, shared):
-    models = await asyncio.gather(*(load(shared) for _ in range(4)))
+async def test_models_loaded_at_once_start_one_process(load_hosted, shared):
+    models = await asyncio.gather(*(load_hosted(shared) for _ in range(4)))
     assert len({each.pid for each in models}) == 1
 
 
-async def test_the_process_ends_with_its_last_model(load, shared, journal):
-    one, two = await load(shared), await load(shared)
+async def test_the_process_ends_with_its_last_model(load_hosted, shared, journal):
+    one, two = await load_hosted(shared), await load_hosted(shared)
     await one.aclose()
     await journal.until("closed")
     assert runs(two.pid)
@@ -76,13 +54,13 @@ async def test_the_process_ends_with_its_last_model(load, shared, journal):
         await text(one, "a")
     await two.aclose()
     assert not runs(two.pid)
-    three = await load(shared)
+    three = await load_hosted(shared)
     assert three.pid != two.pid
     assert await text(three, "b") == ["b"]
 
 
-async def test_a_model_is_freed_after_its_sequences(load, shared, journal):
-    one, two = await load(shared), await load(shared)
+async def test_a_model_is_freed_after_its_sequences(load_hosted, shared, journal):
+    one, two = await load_hosted(shared), await load_hosted(shared)
     running = asyncio.create_task(text(one, "@endless"))
     await journal.until("start")
     await one.aclose()
@@ -94,10 +72,10 @@ async def test_a_model_is_freed_after_its_sequences(load, shared, journal):
     assert await text(two, "a") == ["a"]
 
 
-async def test_a_crash_takes_all_models_and_the_next_load_starts_anew(load, shared):
+async def test_a_crash_takes_all_models_and_the_next_load_starts_anew(load_hosted, shared):
     dead = asyncio.Event(), asyncio.Event()
-    one = await load(shared, on_death=dead[0].set)
-    two = await load(shared, on_death=dead[1].set)
+    one = await load_hosted(shared, on_death=dead[0].set)
+    two = await load_hosted(shared, on_death=dead[1].set)
     running = asyncio.create_task(text(two, "a @wait 60"))
     await asyncio.sleep(0.1)
     os.kill(one.pid, signal.SIGKILL)
@@ -106,29 +84,29 @@ async def test_a_crash_takes_all_models_and_the_next_load_starts_anew(load, shar
             await call
     async with asyncio.timeout(10):
         await asyncio.gather(*(each.wait() for each in dead))
-    three = await load(shared)
+    three = await load_hosted(shared)
     assert three.pid != one.pid
     assert await text(three, "a") == ["a"]
 
 
 @pytest.mark.parametrize("how", ["refuse", "raise", "memory"])
-async def test_a_load_that_fails_leaves_the_others_alone(load, shared, how):
-    one = await load(shared)
+async def test_a_load_that_fails_leaves_the_others_alone(load_hosted, shared, how):
+    one = await load_hosted(shared)
     with pytest.raises(LoadFailedError):
-        await load(shared, load=how)
+        await load_hosted(shared, load=how)
     assert await text(one, "a") == ["a"]
 
 
-async def test_a_load_that_stalls_leaves_the_others_alone(load, shared):
-    one = await load(shared)
+async def test_a_load_that_stalls_leaves_the_others_alone(load_hosted, shared):
+    one = await load_hosted(shared)
     with pytest.raises(LoadFailedError, match="timed out"):
-        await load(shared, stall_seconds=0.3, load="stall")
+        await load_hosted(shared, stall_seconds=0.3, load="stall")
     assert await text(one, "a") == ["a"]
 
 
-async def test_a_load_that_is_given_up_leaves_the_others_alone(load, shared, journal):
-    one = await load(shared)
-    loading = asyncio.create_task(load(shared, load="stall"))
+async def test_a_load_that_is_given_up_leaves_the_others_alone(load_hosted, shared, journal):
+    one = await load_hosted(shared)
+    loading = asyncio.create_task(load_hosted(shared, load="stall"))
     await journal.until("loading", times=2)
     loading.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -136,16 +114,16 @@ async def test_a_load_that_is_given_up_leaves_the_others_alone(load, shared, jou
     assert await text(one, "a") == ["a"]
 
 
-async def test_a_first_load_that_fails_leaves_no_process(load, shared, short_path):
+async def test_a_first_load_that_fails_leaves_no_process(load_hosted, shared, short_path):
     with pytest.raises(LoadFailedError):
-        await load(shared, load="refuse")
+        await load_hosted(shared, load="refuse")
     assert list(short_path.iterdir()) == []
 
 
-async def test_a_backend_that_was_changed_gets_a_new_process(load, shared):
-    one = await load(shared)
+async def test_a_backend_that_was_changed_gets_a_new_process(load_hosted, shared):
+    one = await load_hosted(shared)
     upgraded = replace(shared, version="2.0")
-    two, three = await load(upgraded), await load(upgraded)
+    two, three = await load_hosted(upgraded), await load_hosted(upgraded)
     assert one.pid != two.pid == three.pid
     assert await text(one, "a") == ["a"]
 
@@ -158,27 +136,27 @@ def sharing(registry):
     return replace(backend, manifest=replace(backend.usable, host=host))
 
 
-async def test_models_of_the_same_weights_have_one_process(load, sharing, registry):
-    plain, one, two = [await load(sharing, *adapters) for adapters in ((), ("1",), ("1", "2"))]
-    longer = await load(sharing, "3", context_length=77)
+async def test_models_of_the_same_weights_have_one_process(load_hosted, sharing, registry):
+    plain, one, two = [await load_hosted(sharing, *adapters) for adapters in ((), ("1",), ("1", "2"))]
+    longer = await load_hosted(sharing, "3", context_length=77)
     assert plain.pid == one.pid == two.pid == longer.pid
     assert longer.facts.context_length == 77
     others = [
-        await load(sharing, "1", path="/another"),
-        await load(sharing, "1", use_mmap=True),
-        await load(sharing, "1", size_bytes=5),
-        await load(sharing, "1", alone=True),
-        await load(registry.get("scripted"), "1"),
-        await load(replace(sharing, version="2.0"), "1"),
+        await load_hosted(sharing, "1", path="/another"),
+        await load_hosted(sharing, "1", use_mmap=True),
+        await load_hosted(sharing, "1", size_bytes=5),
+        await load_hosted(sharing, "1", alone=True),
+        await load_hosted(registry.get("scripted"), "1"),
+        await load_hosted(replace(sharing, version="2.0"), "1"),
     ]
     assert len({each.pid for each in (plain, *others)}) == 1 + len(others)
     answers = await asyncio.gather(*(text(each, f"{each.pid} @wait 0.05 b") for each in (plain, one, two, *others)))
     assert all(len(each) == 2 for each in answers)
 
 
-async def test_either_of_two_models_of_the_same_weights_may_end_first(load, sharing, journal):
+async def test_either_of_two_models_of_the_same_weights_may_end_first(load_hosted, sharing, journal):
     for number in (0, 1):
-        models = [await load(sharing, each) for each in ("1", "2")]
+        models = [await load_hosted(sharing, each) for each in ("1", "2")]
         first, second = models.pop(number), models.pop()
         running = asyncio.create_task(text(first, "@endless"))
         await journal.until("start")
@@ -186,7 +164,7 @@ async def test_either_of_two_models_of_the_same_weights_may_end_first(load, shar
         with pytest.raises(BackendCrashedError, match="unloaded"):
             await running
         assert await text(second, "a") == ["a"]
-        third = await load(sharing, "1")
+        third = await load_hosted(sharing, "1")
         assert third.pid == second.pid
         await second.aclose()
         assert await text(third, "a") == ["a"]
@@ -194,24 +172,26 @@ async def test_either_of_two_models_of_the_same_weights_may_end_first(load, shar
         assert not runs(third.pid)
 
 
-async def test_a_crash_takes_the_models_of_the_same_weights(load, sharing):
+async def test_a_crash_takes_the_models_of_the_same_weights(load_hosted, sharing):
     dead = asyncio.Event(), asyncio.Event()
-    one = await load(sharing, "1", on_death=dead[0].set)
-    await load(sharing, "2", on_death=dead[1].set)
+    one = await load_hosted(sharing, "1", on_death=dead[0].set)
+    await load_hosted(sharing, "2", on_death=dead[1].set)
     os.kill(one.pid, signal.SIGKILL)
     async with asyncio.timeout(10):
         await asyncio.gather(*(each.wait() for each in dead))
-    three = await load(sharing, "1")
+    three = await load_hosted(sharing, "1")
     assert three.pid != one.pid
     assert await text(three, "a") == ["a"]
 
 
 @pytest.mark.parametrize(("how", "stall_seconds"), [("refuse", 30.0), ("memory", 30.0), ("stall", 0.3)])
-async def test_a_load_that_fails_leaves_models_of_the_same_weights_alone(load, sharing, how, stall_seconds, journal):
+async def test_a_load_that_fails_leaves_models_of_the_same_weights_alone(
+    load_hosted, sharing, how, stall_seconds, journal
+):
     # The options are a part of what models must have in common, so a file says what becomes of each load.
-    one = await load(sharing, "1")
+    one = await load_hosted(sharing, "1")
     with pytest.raises(LoadFailedError):
-        await load(sharing, f"@{how}", stall_seconds=stall_seconds)
+        await load_hosted(sharing, f"@{how}", stall_seconds=stall_seconds)
     assert await text(one, "a") == ["a"]
-    two = await load(sharing, "2")
+    two = await load_hosted(sharing, "2")
     assert two.pid == one.pid
