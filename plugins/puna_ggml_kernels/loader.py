@@ -67,6 +67,10 @@ _INTERFACE: Final = {
 """The library's own functions, which replace none of ggml's: result type, then argument types."""
 
 
+_INSTALLED: Final[list[ctypes.CDLL]] = []
+"""The library, once `install` has switched the kernels on."""
+
+
 class UnavailableError(Exception):
     """The kernels cannot be used in this process."""
 
@@ -84,16 +88,17 @@ def install() -> ctypes.CDLL | None:
     """
     try:
         # A failure is cached too: once llama.cpp is loaded, a second attempt would come too late to take ggml's place.
-        return load()
+        _INSTALLED.append(load())
     except UnavailableError as error:
         _log.log(error.level, "ggml runs without Puna's kernels: %s", error)
         return None
+    return _INSTALLED[0]
 
 
 def installed() -> ctypes.CDLL | None:
     """Return the library if `install` has switched the kernels on in this process. Loads nothing."""
-    # `install` itself would load the library, so only its cache is asked.
-    return install() if install.cache_info().currsize else None
+    # `install` itself would load the library. Each step of a model asks, so its cache is not asked either.
+    return _INSTALLED[0] if _INSTALLED else None
 
 
 def load() -> ctypes.CDLL:

@@ -187,50 +187,55 @@ def _sampling_from_wire(sampling: wire.Sampling) -> contract.Sampling:
     return contract.Sampling(**values | own)
 
 
-def event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.SequenceEvent:
-    """Write an event of a sequence. Raises TypeError or ValueError with a text for the plugin's author."""
+def add_event(response: wire.RunResponse, sequence_id: int, event: contract.SequenceEvent) -> None:
+    """Write an event of a sequence at the end of a message.
+
+    Raises TypeError or ValueError with a text for the plugin's author, and leaves the message as it was.
+    """
+    # Every token passes here. An event that is made by itself would be copied into the message.
+    out = response.events.add()
     try:
-        return _event_to_wire(sequence_id, event)
-    except UnicodeEncodeError:
-        # Half of a character that UTF-16 writes as two. Python's strings can hold it, and UTF-8 cannot.
-        raise ValueError("the backend yielded text with a lone surrogate, which is not valid Unicode") from None
+        out.sequence_id = sequence_id
+        _fill_event(out, event)
     except (AttributeError, OverflowError, TypeError, ValueError) as error:
+        del response.events[-1]
+        # Half of a character that UTF-16 writes as two. Python's strings can hold it, and UTF-8 cannot.
+        if isinstance(error, UnicodeEncodeError):
+            text = "the backend yielded text with a lone surrogate, which is not valid Unicode"
+            raise ValueError(text) from None
         name = type(event).__name__
         raise TypeError(f"the backend yielded a {name} that the contract does not allow: {error}") from error
 
 
-def _event_to_wire(sequence_id: int, event: contract.SequenceEvent) -> wire.SequenceEvent:
+def _fill_event(out: wire.SequenceEvent, event: contract.SequenceEvent) -> None:
     if isinstance(event, contract.TextDelta):
         # protobuf takes None for an empty text, and bytes for text.
         if not isinstance(event.text, str):
             raise TypeError("its text is no str")
-        # Every token passes here, and setting the fields takes half as long as building a message of messages. Most
-        # deltas have no log-probabilities.
-        out = wire.SequenceEvent(sequence_id=sequence_id)
+        # Setting the fields takes half as long as building a message of messages. Most deltas have no
+        # log-probabilities.
         delta = out.text_delta
         delta.text = event.text
         if event.logprobs:
             delta.logprobs.extend(map(_logprob_to_wire, event.logprobs))
         elif not event.text:
             delta.SetInParent()
-        return out
-    if isinstance(event, contract.ChatDelta):
+    elif isinstance(event, contract.ChatDelta):
         chat = wire.ChatDelta(
             content=event.content,
             thinking=event.thinking,
             tool_calls=map(call_to_wire, event.tool_calls),
             logprobs=map(_logprob_to_wire, event.logprobs),
         )
-        return wire.SequenceEvent(sequence_id=sequence_id, chat_delta=chat)
-    if isinstance(event, contract.Finish):
-        return wire.SequenceEvent(sequence_id=sequence_id, finish=_finish_to_wire(event))
-    if isinstance(event, contract.PromptLogprobs):
-        scored = wire.PromptLogprobs(logprobs=map(_logprob_to_wire, event.logprobs))
-        return wire.SequenceEvent(sequence_id=sequence_id, prompt_logprobs=scored)
-    if not isinstance(event, contract.Prefill):
+        out.chat_delta.CopyFrom(chat)
+    elif isinstance(event, contract.Finish):
+        out.finish.CopyFrom(_finish_to_wire(event))
+    elif isinstance(event, contract.PromptLogprobs):
+        out.prompt_logprobs.CopyFrom(wire.PromptLogprobs(logprobs=map(_logprob_to_wire, event.logprobs)))
+    elif isinstance(event, contract.Prefill):
+        out.prefill.CopyFrom(wire.Prefill(done_tokens=event.done_tokens, total_tokens=event.total_tokens))
+    else:
         raise TypeError("it is no event")
-    prefill = wire.Prefill(done_tokens=event.done_tokens, total_tokens=event.total_tokens)
-    return wire.SequenceEvent(sequence_id=sequence_id, prefill=prefill)
 
 
 def event_from_wire(event: wire.SequenceEvent) -> contract.SequenceEvent:

@@ -21,7 +21,7 @@ from puna.backend import Finish
 from puna.backend.metadata import enter_request
 from puna.backend.v1 import backend_pb2 as wire
 from puna.blocking import retrieve_exception
-from puna.host.convert import embedding_to_wire, error_to_wire, event_to_wire, input_from_wire, sequence_from_wire
+from puna.host.convert import add_event, embedding_to_wire, error_to_wire, input_from_wire, sequence_from_wire
 from puna.host.models import Models
 from puna.host.plugin_call import Work, check_embeddings
 from puna.host.report import report_error
@@ -42,7 +42,8 @@ class Sequences:
         self._running: dict[int, asyncio.Task[None]] = {}
         # A plugin may raise CancelledError of its own, so only this set tells what the core has cancelled.
         self._cancelled: set[int] = set()
-        self._ready: list[wire.SequenceEvent] = []
+        self._ready = wire.RunResponse()
+        """The events that are not sent yet."""
         self._turn = 0
         """Number of turns of the loop that were asked for so far."""
         self._scheduled = False
@@ -70,10 +71,10 @@ class Sequences:
         following.add_done_callback(retrieve_exception)
         following.add_done_callback(lambda _: news.set())
         try:
-            while self._ready or not following.done():
+            while self._ready.events or not following.done():
                 await news.wait()
                 news.clear()
-                if self._ready:
+                if self._ready.events:
                     yield self._taken()
             following.result()
         finally:
@@ -81,8 +82,8 @@ class Sequences:
             await asyncio.wait({following})
 
     def _taken(self) -> wire.RunResponse:
-        events, self._ready = self._ready, []
-        return wire.RunResponse(events=events)
+        taken, self._ready = self._ready, wire.RunResponse()
+        return taken
 
     async def _follow(self, requests: AsyncIterable[wire.RunRequest], on_ready: Callable[[], object]) -> None:
         self._on_ready = on_ready
@@ -123,7 +124,7 @@ class Sequences:
             self._cancelled.add(sequence_id)
             task.cancel()
             # The core no longer knows the sequence, so its events would be dropped there.
-            self._ready = [event for event in self._ready if event.sequence_id != sequence_id]
+            self._ready = wire.RunResponse(events=(e for e in self._ready.events if e.sequence_id != sequence_id))
 
     def _ended(self, sequence_id: int, work: int) -> None:
         # A callback of the task, so that it also runs for a task that is cancelled before its first step. A plugin that
@@ -153,7 +154,8 @@ class Sequences:
                         # A plugin may catch the CancelledError and go on.
                         if sequence_id in self._cancelled:
                             return
-                        self._emit(event_to_wire(sequence_id, event))
+                        add_event(self._ready, sequence_id, event)
+                        self._wake()
                         self._work.step(work)
                         if isinstance(event, Finish):
                             finished = True
@@ -189,7 +191,7 @@ class Sequences:
             self._emit(wire.SequenceEvent(sequence_id=sequence_id, failure=failure))
 
     def _emit(self, event: wire.SequenceEvent) -> None:
-        self._ready.append(event)
+        self._ready.events.append(event)
         self._wake()
 
     def _wake(self) -> None:
@@ -202,7 +204,7 @@ class Sequences:
         self._scheduled = False
         self._turn += 1
         try:
-            if self._ready:
+            if self._ready.events:
                 self._on_ready()
         # Nothing else would see an exception of this callback.
         except Exception as error:

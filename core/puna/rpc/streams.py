@@ -109,6 +109,11 @@ class _Outgoing:
 
     def sent(self, batch: list[Event]) -> list[Event]:
         """Note the next events of the answer. Return those that are written."""
+        # Most batches of the bridge are one token.
+        if len(batch) == 1 and isinstance(delta := batch[0], Delta) and not delta.tool_calls:
+            self.entry.on_output(1)
+            self.entry.on_text(batch)
+            return batch
         deltas = 0
         for event in batch:
             if isinstance(event, Delta):

@@ -31,7 +31,8 @@ _FORCED_TEXT_SECONDS = 0.0003
 """How long a step waits for the text that a constraint forces. It usually comes within a third of this."""
 
 
-@dataclass(frozen=True, slots=True)
+# This and TokenBatch are not frozen, for the reason that `schedule.WorkItem` gives.
+@dataclass(slots=True)
 class BatchEntry:
     """One sequence's part of a batch."""
 
@@ -47,7 +48,7 @@ class BatchEntry:
         return self.row - self.share.count + 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenBatch:
     """A batch that is ready to be decoded."""
 
@@ -62,14 +63,10 @@ class TokenBatch:
     """Rows of one sequence from which attention is computed as in tiled prefill."""
     invariant_sequences: int
     """The number of sequences if tokens may be drafted in such steps, and no row may depend on whether they are."""
-
+    drafted: int
+    """The number of draft tokens."""
     model_seconds: float = 0.0
     """How long the draft model took."""
-
-    @property
-    def drafted(self) -> int:
-        """The number of draft tokens."""
-        return sum(len(entry.draft.tokens) for entry in self.entries)
 
 
 class BatchBuilder:
@@ -86,7 +83,8 @@ class BatchBuilder:
         draft_limit = self._draft_limit(decoding) if speculate else 0
         tokens = sum(share.count for share in shares)
         by_slot = {share.key.slot: share for share in shares}
-        padding = self._slots.padding(by_slot)
+        # One slot has no gap.
+        padding = self._slots.padding(by_slot) if len(by_slot) > 1 else {}
         # Padding only saves time, so it never takes the place of scheduled tokens.
         if tokens + len(padding) > self._context.batch_size:
             padding = {}
@@ -107,6 +105,7 @@ class BatchBuilder:
             tokens - decoding,
             self._tiled_from(shares, decoding),
             decoding if draft_limit else 0,
+            sum(len(draft.tokens) for draft in drafts.values()) if drafts else 0,
             model.seconds if model is not None else 0.0,
         )
 

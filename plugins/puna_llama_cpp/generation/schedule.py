@@ -123,6 +123,9 @@ def plan(
     """
     decoding = [item for item in items if item.decoding]
     shares = [BatchShare(item.key, 1, item.pending == 1) for item in decoding[:batch_size]]
+    # Most steps hold no prompt.
+    if len(decoding) == len(items):
+        return shares
     room = batch_size - len(shares)
     if decoding:
         room = min(room, prefill_tokens)

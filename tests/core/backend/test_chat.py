@@ -10,7 +10,8 @@ from puna.backend import (
     SequenceRequest,
     TokenLogprob,
 )
-from puna.host.convert import event_from_wire, event_to_wire, sequence_from_wire, sequence_to_wire
+from puna.backend.v1 import backend_pb2 as wire
+from puna.host.convert import add_event, event_from_wire, sequence_from_wire, sequence_to_wire
 
 CALL = ChatToolCall(name="weather", arguments_json='{"city": "Zoë"}', id="call-1")
 
@@ -34,4 +35,6 @@ def test_no_part_of_an_answer_is_lost():
     delta = ChatDelta(
         content="12", thinking="Hm", tool_calls=(CALL,), logprobs=(TokenLogprob(b"1", -1, -0.5, (alternative,)),)
     )
-    assert event_from_wire(event_to_wire(1, delta)) == delta
+    message = wire.RunResponse()
+    add_event(message, 1, delta)
+    assert event_from_wire(message.events[0]) == delta

@@ -138,9 +138,29 @@ def test_every_constraint_comes_back(kind):
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_an_event_comes_back(event):
-    message = convert.event_to_wire(5, event)
-    assert message.sequence_id == 5
-    assert convert.event_from_wire(wire.SequenceEvent.FromString(message.SerializeToString())) == event
+    message = wire.RunResponse()
+    convert.add_event(message, 5, event)
+    (found,) = wire.RunResponse.FromString(message.SerializeToString()).events
+    assert found.sequence_id == 5
+    assert convert.event_from_wire(found) == event
+
+
+@pytest.mark.parametrize(
+    ("event", "error", "text"),
+    [
+        (contract.TextDelta("\ud800"), ValueError, "lone surrogate"),
+        (contract.TextDelta(b"a"), TypeError, "its text is no str"),
+        ("a", TypeError, "it is no event"),
+        (contract.Prefill(-1, 2**40), TypeError, "yielded a Prefill that the contract does not allow"),
+    ],
+)
+def test_an_event_that_is_refused_leaves_the_message_as_it_was(event, error, text):
+    message = wire.RunResponse()
+    convert.add_event(message, 5, contract.TextDelta("a"))
+    before = message.SerializeToString()
+    with pytest.raises(error, match=text):
+        convert.add_event(message, 6, event)
+    assert message.SerializeToString() == before
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)

@@ -89,7 +89,9 @@ class Service(backend_pb2_grpc.BackendServiceServicer):
         try:
             async with aclosing(self.model.generate(convert.sequence_from_wire(start))) as events:
                 async for event in events:
-                    out.put_nowait(convert.event_to_wire(number, event))
+                    message = wire.RunResponse()
+                    convert.add_event(message, number, event)
+                    out.put_nowait(message.events[0])
                     if isinstance(event, Finish):
                         return
                     await asyncio.sleep(0)
