@@ -3,7 +3,7 @@
 Theory. A message costs far more than an item in it. While a message is being written, further items become ready and
 make the next one, so a slow reader gets few messages. A fast reader would get one for each item. A pause after a
 message bounds the number of messages a second: items that come meanwhile travel together. It costs no request any time,
-since the end of the source ends the pause, and a source that is slower than the pause has none.
+since the end of the source ends the pause, and a source that is nearly as slow as the pause has none.
 """
 
 import asyncio
@@ -17,6 +17,8 @@ from puna.spsc_queue import SpscQueue
 
 T = TypeVar("T")
 
+NEARLY: Final = 0.75
+"""The share of a pause after which an item waits no longer. A timer for the rest would cost as much as a message."""
 AHEAD: Final = 256
 """Items that are read ahead of a slow reader. Beyond them the source waits."""
 
@@ -35,8 +37,8 @@ async def batches(
     loop = asyncio.get_running_loop()
     drawing: asyncio.Task[None] | None = None
     pausing: asyncio.Future[None] | None = None
-    due = -math.inf
-    """When the next list may be yielded, by the loop's clock."""
+    due = early = -math.inf
+    """When the pause ends by the loop's clock, and when it nearly ends."""
 
     def resume() -> None:
         if pausing is not None and not pausing.done():
@@ -68,9 +70,9 @@ async def batches(
             items = await ready.get_all()
             # The wait begins with an item and not with the last list: a timer for each list of a slow source would wake
             # the loop for nothing.
-            if items[-1] is not None and (rest := due - loop.time()) > 0 and not drawing.done():
+            if items[-1] is not None and loop.time() < early and not drawing.done():
                 pausing = loop.create_future()
-                timer = loop.call_later(rest, resume)
+                timer = loop.call_at(due, resume)
                 try:
                     await pausing
                 finally:
@@ -80,7 +82,8 @@ async def batches(
                 items.pop()
             if batch := cast("list[T]", items):
                 if pause is not None:
-                    due = loop.time() + pause(batch[-1])
+                    began, seconds = loop.time(), pause(batch[-1])
+                    due, early = began + seconds, began + seconds * NEARLY
                 yield batch
     finally:
         drawing.cancel()

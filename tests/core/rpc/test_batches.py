@@ -67,12 +67,12 @@ async def test_after_a_pause_all_that_became_ready_in_it_comes_together():
 async def test_a_pause_waits_for_nothing_until_there_is_an_item(monkeypatch):
     loop = asyncio.get_running_loop()
     timers, gate, ended = [], asyncio.Event(), asyncio.Event()
-    call_later = loop.call_later
+    call_at = loop.call_at
 
-    def counted(seconds, *rest, **context):
-        if seconds > 100:
-            timers.append(seconds)
-        return call_later(seconds, *rest, **context)
+    def counted(when, *rest, **context):
+        if when > loop.time() + 100:
+            timers.append(when)
+        return call_at(when, *rest, **context)
 
     async def slow():
         yield 1
@@ -81,7 +81,7 @@ async def test_a_pause_waits_for_nothing_until_there_is_an_item(monkeypatch):
         await ended.wait()
 
     async with asyncio.timeout(30), aclosing(batches(lambda tell: slow(), lambda last: 1000.0)) as together:
-        monkeypatch.setattr(loop, "call_later", counted)
+        monkeypatch.setattr(loop, "call_at", counted)
         assert await anext(together) == [1]
         second = asyncio.create_task(anext(together))
         for _ in range(5):
@@ -93,6 +93,36 @@ async def test_a_pause_waits_for_nothing_until_there_is_an_item(monkeypatch):
         assert len(timers) == 1
         ended.set()
         assert await second == [2]
+
+
+async def test_an_item_that_comes_when_a_pause_is_nearly_over_does_not_wait(monkeypatch):
+    loop = asyncio.get_running_loop()
+    passed, clock = 0.0, loop.time
+
+    async def slow():
+        nonlocal passed
+        for item, seconds in enumerate((0.0, 700.0, 800.0)):
+            passed += seconds
+            yield item
+            await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(loop, "time", lambda: clock() + passed)
+    async with asyncio.timeout(3000):
+        found = [batch async for batch in batches(lambda tell: slow(), lambda last: 1000.0)]
+    # The second item came too soon. By the third the first pause was over, of which its timer told.
+    assert found == [[0], [1, 2]]
+    passed = 0.0
+
+    async def nearly_as_slow():
+        nonlocal passed
+        for item in range(3):
+            passed += 800.0
+            yield item
+            await asyncio.sleep(0.001)
+
+    async with asyncio.timeout(3000):
+        found = [batch async for batch in batches(lambda tell: nearly_as_slow(), lambda last: 1000.0)]
+    assert found == [[0], [1], [2]]
 
 
 async def test_an_error_ends_a_pause():
