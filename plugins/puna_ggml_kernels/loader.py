@@ -31,10 +31,6 @@ VERSIONS: Final = ("0.25.3",)
 """Versions of ggml that the kernels are known to fit. README.md says how to add one."""
 TILED_PREFILL_ROWS: Final = 64
 """Tokens of one sequence in a batch from which ggml computes their attention in tiles, with 32-bit sums."""
-TILED_MESSAGE_ROWS: Final = 12
-"""Tokens of a short message from which its attention takes less time in tiles."""
-MESSAGE_POSITIONS: Final = 256
-"""Tokens before a short message from which attention is a notable share of its time."""
 MAX_SEQUENCES: Final = 64
 """Sequences of a batch, at most, that can get the bits of batches of their own."""
 SHORTEST_PREFILL: Final = 2
@@ -47,8 +43,8 @@ _INTERFACE: Final = {
     "puna_supported": (ctypes.c_bool,),
     "puna_enable": (None, ctypes.c_bool),
     "puna_set_exact": (None, ctypes.c_bool),
-    "puna_is_exact": (ctypes.c_bool,),
     "puna_set_tiled_from": (None, ctypes.c_int),
+    "puna_set_prompts": (None, ctypes.c_void_p, ctypes.c_int),
     "puna_set_batch_invariant": (None, ctypes.c_int),
     "puna_set_huge_pages": (None, ctypes.c_bool),
     "puna_set_sequences": (None, ctypes.c_void_p, ctypes.c_int),
@@ -140,24 +136,16 @@ def set_exact(*, exact: bool) -> None:
         library.puna_set_exact(exact)
 
 
-def tiled_prefill_rows(cached: int) -> int:
-    """Return from how many tokens of a prompt on, behind so many others of its sequence, attention is tiled.
-
-    Unless products have ggml's bits (see `set_exact`), tiles serve short messages of long chats too.
-    """
-    library = installed()
-    if library is None or cached < MESSAGE_POSITIONS or library.puna_is_exact():
-        return TILED_PREFILL_ROWS
-    return TILED_MESSAGE_ROWS
-
-
-def set_order(*, tiled_from: int, invariant_sequences: int = 0) -> None:
+def set_order(*, tiled_from: int, invariant_sequences: int = 0, prompts: Sequence[int] | None = None) -> None:
     """Choose between orders of additions where ggml has several. Without the kernels ggml chooses by the batch's size.
 
     `tiled_from`: rows of queries of a sequence from which attention is tiled, at most TILED_PREFILL_ROWS. Tiled
     attention gives a row the bits that it has in a large batch. llama.cpp divides a batch, so that even one row may be
     left over. `invariant_sequences`: the batch holds newest tokens and draft tokens of so many sequences, up to 32 in
     all, and each gets the bits that it has in a batch of newest tokens alone; 0: the size of the batch decides.
+    `prompts`: the sequences whose attention is tiled, while that of all others has the order of decoding. Unless
+    ggml's bits are wanted (`set_exact`), the attention of a token then depends on nothing that is evaluated beside it,
+    and `tiled_from` counts only where the kernels leave attention to ggml. None: the number of tokens decides.
 
     The order holds for the whole process. What runs beside the batch without a mask, such as an image encoder, keeps
     ggml's order of attention; its products of 32 columns or fewer do not.
@@ -166,6 +154,10 @@ def set_order(*, tiled_from: int, invariant_sequences: int = 0) -> None:
     if library is not None:
         library.puna_set_tiled_from(tiled_from)
         library.puna_set_batch_invariant(invariant_sequences)
+        if prompts is None:
+            library.puna_set_prompts(None, -1)
+        else:
+            library.puna_set_prompts((ctypes.c_int32 * len(prompts))(*prompts), len(prompts))
 
 
 def set_sequences(lengths: Sequence[int]) -> bool:

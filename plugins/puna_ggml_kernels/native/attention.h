@@ -22,6 +22,7 @@ struct attention {
   int64_t dk, dv, keys, rows, heads, streams;
   int64_t group;  // query heads that share keys and values (grouped-query attention)
   float scale;
+  const bool* prompts;  // for each stream, if its rows are tokens of a prompt; NULL: the number of rows decides
 };
 
 struct query_index {  // of a row of queries, or of the first of several rows or heads

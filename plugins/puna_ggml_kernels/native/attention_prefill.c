@@ -13,6 +13,7 @@
 enum {
   TILE_POSITIONS = 64,     // positions of a tile; ggml takes maxima and sums over so many
   QUERY_ROWS = 6,          // rows of queries at a time: their sums with TILE_POSITIONS columns fill 24 of 32 registers
+  FEW_ROWS = 16,
   MAX_ROWS_PER_TILE = 96,  // rows of one head that use a tile once it is loaded, at most
 };
 
@@ -213,7 +214,9 @@ bool puna_prefill_fits(const struct ggml_compute_params* params, const struct at
 void puna_attend_prefill(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t groups = a->heads / a->group, space = scratch_rows(params, a) / QUERY_ROWS * QUERY_ROWS;
   const int64_t items = groups * a->streams * ((a->rows + MAX_ROWS_PER_TILE - 1) / MAX_ROWS_PER_TILE);
-  const int64_t parts = split_heads(a, space / QUERY_ROWS, items, 4 * params->nth),
+  // A few rows take less time than the tile that each piece loads anew.
+  const int64_t wanted = a->rows < FEW_ROWS ? params->nth : 4 * params->nth;
+  const int64_t parts = split_heads(a, space / QUERY_ROWS, items, wanted),
                 per = (a->group + parts - 1) / parts;
   int64_t block = space / per / QUERY_ROWS * QUERY_ROWS;
   if (block > MAX_ROWS_PER_TILE) block = MAX_ROWS_PER_TILE;
@@ -227,7 +230,7 @@ void puna_attend_prefill(const struct ggml_compute_params* params, const struct 
     const int64_t row = (blocks - 1 - i / parts / groups / a->streams) * block;  // the last rows first: they see most
     const struct query_index p = {stream, group * a->group + part * per, row};
     const int64_t left = (group + 1) * a->group - p.head;
-    if (left < 1) continue;
+    if (left < 1 || (a->prompts && !a->prompts[stream])) continue;
     const int rows = (int)(a->rows - row < block ? a->rows - row : block);
     attend_rows(a, p, (int)(left < per ? left : per), rows, scratch);
   }

@@ -34,7 +34,6 @@ void puna_enable(bool on) { puna_avx512 = on && puna_supported(); }
 // Whether every product has ggml's bits. Otherwise each row of some types has one sum where ggml has eight: see
 // matmul_q4_0.h. Not while a model runs.
 void puna_set_exact(bool exact) { puna_exact = exact; }
-bool puna_is_exact(void) { return puna_exact; }
 
 // Gives each row of the next batches the bits that it has in a batch with one row for each of so many sequences; 0
 // leaves the order of additions to the size of a batch, as in ggml. Not while a model runs.

@@ -186,18 +186,20 @@ class Context:
         *,
         tiled_from: int = TILED_PREFILL_ROWS,
         invariant_sequences: int = 0,
+        prompts: Sequence[int] | None = None,
         lengths: Sequence[int] = (),
     ) -> None:
         """Evaluate a batch. Raises AbortedError after `set_abort`, and BackendError if llama.cpp failed.
 
         `tiled_from`: the number of a sequence's tokens from which attention is computed as in a long prompt.
         `invariant_sequences`: the number of sequences in a batch of newest tokens and draft tokens, each of which must
-        get the bits that it would get without draft tokens. `lengths`: see `decode_apart`.
+        get the bits that it would get without draft tokens. `prompts`: the slots whose attention is tiled by
+        default, and by nothing else; None: a slot's number of tokens decides. `lengths`: see `decode_apart`.
         """
         self._waits = True
         with TURNS as self.waited_seconds:
             self._waits = False
-            set_order(tiled_from=tiled_from, invariant_sequences=invariant_sequences)
+            set_order(tiled_from=tiled_from, invariant_sequences=invariant_sequences, prompts=prompts)
             if lengths:
                 set_sequences(lengths)
             try:
@@ -226,12 +228,12 @@ class Context:
         """
         return TURNS.passed if self._waits else 0
 
-    def decode_vectors(self, batch: VectorBatch, *, causal: bool) -> None:
-        """Evaluate vectors. `causal`: each vector attends only to earlier ones. Raises what `decode` raises."""
+    def decode_vectors(self, batch: VectorBatch, *, causal: bool, prompts: Sequence[int] | None = None) -> None:
+        """Evaluate vectors. `causal`: each attends only to earlier ones. For `prompts` and errors see `decode`."""
         # The setting belongs to the context and not to the batch, so it is reset even after a failure.
         lib.llama_set_causal_attn(self.pointer, causal)
         try:
-            self.decode(batch)
+            self.decode(batch, prompts=prompts)
         finally:
             lib.llama_set_causal_attn(self.pointer, True)
 

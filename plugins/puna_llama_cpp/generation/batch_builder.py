@@ -61,6 +61,8 @@ class TokenBatch:
     prompt_tokens: int
     tiled_from: int
     """Rows of one sequence from which attention is computed as in tiled prefill."""
+    prompts: list[int]
+    """The slots of prompts whose attention is tiled unless ggml's bits are wanted."""
     invariant_sequences: int
     """The number of sequences if tokens may be drafted in such steps, and no row may depend on whether they are."""
     drafted: int
@@ -104,6 +106,7 @@ class BatchBuilder:
             decoding,
             tokens - decoding,
             self._tiled_from(shares, decoding),
+            [share.key.slot for share in shares if share.key.tiled and not share.key.decoding],
             decoding if draft_limit else 0,
             sum(len(draft.tokens) for draft in drafts.values()) if drafts else 0,
             model.seconds if model is not None else 0.0,

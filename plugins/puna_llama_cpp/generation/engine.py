@@ -263,7 +263,12 @@ class Engine:
             output=share.completes,
             outputs_all=self._context.outputs_all,
         )
-        self._run([BatchEntry(share, count - 1)], lambda: self._context.decode_vectors(batch, causal=part.causal))
+        prompts = [sequence.slot] if sequence.tiled else []
+
+        def decode() -> None:
+            self._context.decode_vectors(batch, causal=part.causal, prompts=prompts)
+
+        self._run([BatchEntry(share, count - 1)], decode)
 
     def _evaluate_tokens(self) -> None:
         """Evaluate scheduled tokens, up to the next image of each sequence."""
@@ -286,7 +291,10 @@ class Engine:
             began = time.perf_counter()
             try:
                 self._context.decode(
-                    step.batch, tiled_from=step.tiled_from, invariant_sequences=step.invariant_sequences
+                    step.batch,
+                    tiled_from=step.tiled_from,
+                    invariant_sequences=step.invariant_sequences,
+                    prompts=step.prompts,
                 )
             finally:
                 # Also after a failure. A padding token that stayed would be a cell that the slot's list of tokens does

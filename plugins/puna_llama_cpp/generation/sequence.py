@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from puna.backend import Finish, SequenceEvent, SequenceRequest, TextDelta, TokenLogprob
 from puna.backend.text import TextAssembly
 from puna.backend.thinking import ThinkingTracker
-from puna_ggml_kernels.loader import tiled_prefill_rows
+from puna_ggml_kernels.loader import TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 from puna_llama_cpp.generation.ngram_index import NgramIndex
 from puna_llama_cpp.generation.prompt_scores import PromptScores
@@ -104,8 +104,16 @@ class Sequence:
         # Alone, the prompt would be evaluated in batches of `batch_size` from `initially_cached` on. `before` is where
         # the batch with the next token would begin.
         before = (self.evaluated - self.initially_cached) // batch_size * batch_size
-        rows = min(batch_size, self._prompt_length - self.initially_cached - before)
-        return rows >= tiled_prefill_rows(self.initially_cached + before)
+        return min(batch_size, self._prompt_length - self.initially_cached - before) >= TILED_PREFILL_ROWS
+
+    @property
+    def tiled(self) -> bool:
+        """Whether attention of the prompt is tiled where its order need not be ggml's.
+
+        ggml tiles a prompt of so many tokens, too. The number of cached tokens, on which ggml's order depends, says
+        nothing here: what other sequences did would decide about the text.
+        """
+        return self._prompt_length >= TILED_PREFILL_ROWS
 
     @property
     def prompt_length(self) -> int:

@@ -275,3 +275,49 @@ async def test_ends_of_prompts_evaluated_together_have_the_bits_of_each_prompt_a
     alone = [await first(await load(path=quantized("Q8_0"), parallel=1), prompt) for prompt in prompts]
     model = await load(path=quantized("Q8_0"), parallel=4)
     assert await asyncio.gather(*(first(model, prompt) for prompt in prompts)) == alone
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_no_bit_of_a_sequence_depends_on_its_company(load, quantized, threads):
+    def words(seed, count):
+        return [9 + (seed * 31 + step * (7 + seed % 5) + step * step) % 200 for step in range(count)]
+
+    async def write(model, prompt, salt, tokens=8):
+        sampling = Sampling(temperature=0.8, seed=3)
+        asked = SequenceRequest(prompt=prompt, sampling=sampling, max_tokens=tokens, top_logprobs=2, cache_salt=salt)
+        return [event.logprobs async for event in model.generate(asked) if isinstance(event, TextDelta)]
+
+    async def stream(model, seed, begun):
+        endless = Sampling(temperature=0.8, seed=seed, logit_bias=dict.fromkeys(range(7), -100.0))
+        asked = SequenceRequest(prompt=words(seed, 20), sampling=endless, max_tokens=1500, cache_salt=f"stream {seed}")
+        async for event in model.generate(asked):
+            if isinstance(event, TextDelta):
+                begun.set()
+
+    # Few tokens and many behind a cached beginning, fewer than a tile has, and a part that is left of a full batch.
+    sizes = [(0, 9), (0, 70), (300, 3), (300, 50), (700, 12), (700, 70), (0, 515)]
+    prompts = {(cached, new): words(cached, cached) + words(new, new) for cached, new in sizes}
+    expected = {
+        size: await write(await load(path=quantized("Q8_0"), threads=threads, parallel=1), prompt, "")
+        for size, prompt in prompts.items()
+    }
+    model = await load(path=quantized("Q8_0"), threads=threads, parallel=8)
+
+    async def together(company):
+        for cached, new in sizes:
+            await write(model, words(cached, cached) or [9], f"{company} {cached} {new}", tokens=1)
+        found = await asyncio.gather(*(write(model, prompts[size], f"{company} {size[0]} {size[1]}") for size in sizes))
+        assert dict(zip(sizes, found, strict=True)) == expected
+
+    await together("no stream")
+    begun = [asyncio.Event() for _ in range(3)]
+    streams = [asyncio.create_task(stream(model, seed, event)) for seed, event in enumerate(begun)]
+    await asyncio.gather(*(event.wait() for event in begun))
+    for size, prompt in prompts.items():
+        assert await write(model, prompt, str(size)) == expected[size]
+    await together("streams")
+    assert not any(each.done() for each in streams)
+    for each in streams:
+        each.cancel()
+    await asyncio.gather(*streams, return_exceptions=True)
