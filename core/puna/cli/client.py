@@ -12,6 +12,9 @@ from puna.cli.errors import CommandError
 from puna.process import core_socket
 from puna.settings import Settings
 
+_DETAILS = "grpc-status-details-bin"
+"""The metadata in which errors of a server have their reason."""
+
 OPTIONS = (
     # A model's description may hold a whole vocabulary, and the server of the user's own choice is trusted.
     ("grpc.max_receive_message_length", -1),
@@ -115,8 +118,11 @@ def text_of(error: grpc.aio.AioRpcError, settings: Settings) -> str:
 
 def unreachable(error: grpc.aio.AioRpcError) -> bool:
     """Return whether the server could not be reached."""
-    # The status alone does not tell: a server that is ending, or a host that died, is UNAVAILABLE as well.
-    return error.code() is grpc.StatusCode.UNAVAILABLE and "failed to connect" in (error.details() or "").lower()
+    # The status alone does not tell: a server that is ending, or a host that died, is UNAVAILABLE as well. Nor does the
+    # text, since a server may fail to connect to something else; its own errors have details.
+    answered = any(key == _DETAILS for key, _ in error.trailing_metadata() or ())
+    failed = "failed to connect" in (error.details() or "").lower()
+    return error.code() is grpc.StatusCode.UNAVAILABLE and failed and not answered
 
 
 def not_found(error: grpc.aio.AioRpcError) -> bool:

@@ -34,6 +34,14 @@ def test_texts_for_users(code, details, text):
     assert unreachable(error) is text.startswith("could not connect")
 
 
+def test_an_error_of_the_server_itself_is_told_whatever_its_text_is():
+    details = grpc.aio.Metadata(("grpc-status-details-bin", b""))
+    text = "Ray cannot be used: Failed to connect to Ray cluster at 10.0.0.1:6379"
+    error = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), details, text)
+    assert text_of(error, SETTINGS) == text
+    assert not unreachable(error)
+
+
 async def test_a_failed_call_is_an_error_of_the_command():
     with pytest.raises(CommandError, match=r"^could not connect to the server at 127\.0\.0\.1:1") as caught:
         async with connected(SETTINGS) as channel:
