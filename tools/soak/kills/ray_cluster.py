@@ -18,13 +18,25 @@ from typing import Any, Final
 
 from tools.bench.servers import free_port
 from tools.soak.kills.cluster import ROOT, Broken, Server
-from tools.soak.kills.programs import Program, ProgramError, below, command, give_priority, hosts, marked, parents, send
+from tools.soak.kills.programs import (
+    Program,
+    ProgramError,
+    below,
+    command,
+    give_priority,
+    hosts,
+    marked,
+    parents,
+    send,
+)
 
 PROGRAM: Final = ROOT / "tests/ray/cluster_program.py"
 PACKAGES: Final = Path(sys.prefix) / "ray/packages"
 """Where `make test-ray` keeps Ray."""
 NODES: Final = 3
-RETRIED: Final = ("host", "hosts", "node", "stop")
+AGENT: Final = "RAY_RAYLET_PID"
+"""The variable in which processes of a machine have the process id of its raylet."""
+RETRIED: Final = ("host", "hosts", "node", "stop", "machine")
 """The kinds of kills that do no harm to requests that have sent no token."""
 ATTEMPTS: Final = 4
 CPUS: Final = 16
@@ -36,7 +48,7 @@ ACTOR_SECONDS: Final = 6.0
 class RayCluster(Server):
     """A server with the launcher `ray`."""
 
-    kinds: Sequence[str] = ("host", "hosts", "node", "stop", "actor", "raylet", "head", "driver", "core")
+    kinds: Sequence[str] = ("host", "hosts", "node", "stop", "machine", "actor", "raylet", "head", "driver", "core")
 
     def __init__(self, folder: Path, nodes: int = NODES) -> None:
         """`nodes` is how many nodes Ray has. Nothing is started yet."""
@@ -80,6 +92,8 @@ class RayCluster(Server):
                 pids, settle = [draw.choice(self._like("HostActor"))], ACTOR_SECONDS
             case "hosts":
                 pids = sorted(hosts(self.run))
+            case "machine":
+                pids = self._machine(draw)
             case "host":
                 pids = [draw.choice(sorted(hosts(self.run)))]
             case _:
@@ -87,9 +101,7 @@ class RayCluster(Server):
         if kind == "stop":
             number = signal.SIGSTOP
             self.stopped.update(pids)
-        gone = (
-            frozenset(below(set(pids)) & hosts(self.run)) if kind in ("host", "hosts", "node", "stop") else frozenset()
-        )
+        gone = frozenset(below(set(pids)) & hosts(self.run)) if kind in RETRIED else frozenset()
         maybe = frozenset(hosts(self.run)) if kind == "actor" else frozenset()
         at = time.monotonic()
         for pid in pids:
@@ -114,6 +126,12 @@ class RayCluster(Server):
         if not self.core.runs:
             await self.core.end()
             await self.core.start()
+
+    def _machine(self, draw: random.Random) -> list[int]:
+        """Return the processes of a machine that runs hosts: its raylet, the workers, and the nodes of Puna."""
+        machines = {raylet: [pid for pid in self._like("--supervised") if on(pid, raylet)] for raylet in self._raylets}
+        raylet = draw.choice([each for each, nodes in machines.items() if nodes])
+        return [raylet, *sorted(below({raylet}) - {raylet}), *machines[raylet]]
 
     def _like(self, text: str) -> list[int]:
         """Return the processes of the run whose command line has a text."""
@@ -176,3 +194,12 @@ class RayCluster(Server):
             if pipe is not None:
                 pipe.close()
         self._ray = None
+
+
+def on(pid: int, raylet: int) -> bool:
+    """Return whether a process was started on the machine of a raylet."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"{AGENT}={raylet}".encode() in environment.split(b"\0")
