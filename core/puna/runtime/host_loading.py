@@ -65,15 +65,18 @@ class HostLoader:
         timeouts: HangTimeouts = NO_TIMEOUTS,
         limits: Limits = DEFAULT_LIMITS,
         on_transfer: OnTransfer = lambda *_: None,
+        on_placed: Callable[[], None] = lambda: None,
         alone: bool = False,
     ) -> HostModel:
         """Load a model. Cancelling ends the host, unless others share it.
 
         `alone` keeps the weights in a host of their own, although the backend could share them with other models.
-        `on_transfer` is called while files are brought to another machine, `report` with the fractions that follow, and
-        `on_death` is called if the host dies after the load, or hangs and is killed. Raises OutOfMemoryError if there
-        is no room, HostKilledError if the host is killed, HostFailedError if it ends otherwise or makes no progress for
-        `stall_seconds`, and LoadFailedError if its backend refuses or speaks another version of the contract.
+        `on_placed` is called once the host has a machine, `on_transfer` while files are brought there, `report` with
+        the fractions that follow, and `on_death` if the host dies after the load, or hangs and is killed.
+
+        Raises OutOfMemoryError if there is no room, HostKilledError if the host is killed, HostFailedError if it ends
+        otherwise or makes no progress for `stall_seconds`, and LoadFailedError if its backend refuses or speaks another
+        version of the contract.
         """
         # Whatever fails or is cancelled below undoes the steps before it, in reverse order.
         async with AsyncExitStack() as undo:
@@ -82,9 +85,10 @@ class HostLoader:
                 shared = self._by_weights.get((backend.name, weights))
             if shared is not None and shared.usable and shared.backend == backend:
                 host = shared.join(next(self._model_ids))
+                on_placed()
                 spec = await self._localized(host, spec, on_transfer, stall_seconds)
             else:
-                host, spec = await self._placed(backend, spec, stall_seconds, limits, on_transfer)
+                host, spec = await self._placed(backend, spec, stall_seconds, limits, on_transfer, on_placed)
                 shared = SharedHost(backend, host) if weights else None
                 host = shared.join("") if shared is not None else host
             undo.push_async_callback(host.release)
@@ -104,7 +108,13 @@ class HostLoader:
         return model
 
     async def _placed(
-        self, backend: Plugin, spec: ModelSpec, stall_seconds: float, limits: Limits, on_transfer: OnTransfer
+        self,
+        backend: Plugin,
+        spec: ModelSpec,
+        stall_seconds: float,
+        limits: Limits,
+        on_transfer: OnTransfer,
+        on_placed: Callable[[], None],
     ) -> tuple[HostConnection, ModelSpec]:
         """Return a host on a machine that has the files of a model, and the specification with their paths there.
 
@@ -112,7 +122,10 @@ class HostLoader:
         """
         full: set[str] = set()
         while True:
-            host = await self.connect(backend, spec.name or spec.path, stall_seconds, limits, spec, frozenset(full))
+            name, avoid = spec.name or spec.path, frozenset(full)
+            host = await self.connect(backend, name, stall_seconds, limits, spec, avoid, on_placed)
+            # One that runs already has its place.
+            on_placed()
             try:
                 return host, await self._localized(host, spec, on_transfer, stall_seconds)
             except NodeFullError as error:
@@ -148,11 +161,12 @@ class HostLoader:
         limits: Limits = DEFAULT_LIMITS,
         spec: ModelSpec | None = None,
         avoid: frozenset[str] = frozenset(),
+        on_placed: Callable[[], None] = lambda: None,
     ) -> HostConnection:
         """Return a connection to a host of a backend: a new one, or the one that its models share.
 
         `spec` is the model that it will load; None: it loads none. `avoid` has the addresses of nodes without room for
-        its files. The caller releases the connection.
+        its files. `on_placed` is that of HostRequirements. The caller releases the connection.
 
         Raises HostFailedError if a new host does not start.
         """
@@ -162,7 +176,8 @@ class HostLoader:
         needed = HostRequirements(backend=backend, label=label, ready_seconds=ready_seconds, avoid=avoid)
         if spec is not None:
             resources = await asyncio.to_thread(resources_of, backend, spec, self._gpus(spec.name))
-            needed = replace(needed, base=await asyncio.to_thread(base_of, spec), resources=resources)
+            base = await asyncio.to_thread(base_of, spec)
+            needed = replace(needed, base=base, resources=resources, on_placed=on_placed)
         return await connected(self._launcher, needed, limits)
 
     async def _join(self, backend: Plugin, ready_seconds: float, limits: Limits) -> HostConnection:

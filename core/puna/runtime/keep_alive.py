@@ -17,6 +17,7 @@ from puna.backend import KvCacheUsage, LoadedModel
 from puna.replica_count import ROUTINGS
 from puna.runtime.admission import ConcurrencyLimiter
 from puna.runtime.admitted_model import AdmittedModel, Renew
+from puna.runtime.loads_under_way import LoadUnderWay
 from puna.runtime.replica_scaling import ReplicaScaler
 from puna.runtime.replicas import Replica, Replicas
 from puna.runtime.requirements import LeaseKind, LoadedEntry, ModelRequirements, ReplicaEntry
@@ -259,11 +260,11 @@ def eviction_candidate(models: Iterable[PooledModel]) -> PooledModel:
     return min(group, key=lambda each: (each.lease_count > 0, each.keep_alive, each.requirements.key))
 
 
-def _group(model: PooledModel) -> str:
+def _group(model: PooledModel | LoadUnderWay) -> str:
     """Return what models have in common that share their weights, and no others."""
     return model.weights or model.requirements.key
 
 
-def places(models: Iterable[PooledModel]) -> int:
+def places(models: Iterable[PooledModel | LoadUnderWay]) -> int:
     """Return how many models count towards OLLAMA_MAX_LOADED_MODELS: those that share their weights count as one."""
     return len(set(map(_group, models)))

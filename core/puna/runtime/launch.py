@@ -23,6 +23,7 @@ from puna.runtime.host_loading import HostLoader, localize
 from puna.runtime.host_resources import resources_for
 from puna.runtime.hosted_model import HostedModel
 from puna.runtime.launcher import Launcher, OnTransfer
+from puna.runtime.loads_under_way import NO_TURN, LoadTurn
 from puna.runtime.requirements import Loading, ModelRequirements, OnProgress
 from puna.runtime.shared_host import weights_of
 from puna.runtime.sockets import Sockets
@@ -45,6 +46,7 @@ class LoadInHost(Protocol):
         timeouts: HangTimeouts,
         limits: Limits,
         on_transfer: OnTransfer,
+        on_placed: Callable[[], None],
         alone: bool,
     ) -> HostedModel:
         """Load a model. See `HostLoader.load`."""
@@ -214,7 +216,12 @@ class ModelLauncher:
         return self._backend(requirements).usable.host.memory
 
     async def launch(
-        self, requirements: ModelRequirements, on_progress: OnProgress, *, on_death: Callable[[], None]
+        self,
+        requirements: ModelRequirements,
+        on_progress: OnProgress,
+        *,
+        on_death: Callable[[], None],
+        turn: LoadTurn = NO_TURN,
     ) -> Launched:
         """Load a model. `on_death` is called if its host dies later.
 
@@ -229,7 +236,7 @@ class ModelLauncher:
         # Before the load, so that a file which is changed meanwhile counts as another attempt.
         attempt = await asyncio.to_thread(attempt_of, requirements, backend)
         try:
-            launched = await self._placed(backend, requirements, on_progress, on_death)
+            launched = await self._placed(backend, requirements, on_progress, on_death, turn)
         except HostFailedError as error:
             self._back_off.failed(attempt, str(error))
             raise
@@ -237,26 +244,36 @@ class ModelLauncher:
         return launched
 
     async def _placed(
-        self, backend: Plugin, requirements: ModelRequirements, on_progress: OnProgress, on_death: Callable[[], None]
+        self,
+        backend: Plugin,
+        requirements: ModelRequirements,
+        on_progress: OnProgress,
+        on_death: Callable[[], None],
+        turn: LoadTurn,
     ) -> Launched:
         """Load a model, whose own files, if it has any, lie in a folder under their names."""
         if not requirements.spec.files:
-            return await self._verified(backend, requirements, on_progress, on_death)
+            return await self._verified(backend, requirements, on_progress, on_death, turn)
         folder = self._sockets.next().with_suffix(".files")
         try:
             placed = replace(requirements, spec=await in_thread(model_folders.place, requirements.spec, folder))
-            launched = await self._verified(backend, placed, on_progress, on_death)
+            launched = await self._verified(backend, placed, on_progress, on_death, turn)
         except BaseException:
             model_folders.remove(str(folder))
             raise
         return replace(launched, folder=str(folder))
 
     async def _verified(
-        self, backend: Plugin, requirements: ModelRequirements, on_progress: OnProgress, on_death: Callable[[], None]
+        self,
+        backend: Plugin,
+        requirements: ModelRequirements,
+        on_progress: OnProgress,
+        on_death: Callable[[], None],
+        turn: LoadTurn,
     ) -> Launched:
         """Load a model. If that fails, read its files completely, which takes long, before the backend is blamed."""
         try:
-            return await self._launched_or_again(backend, requirements, on_progress, on_death)
+            return await self._launched_or_again(backend, requirements, on_progress, on_death, turn)
         # The files are not to blame for a lack of memory or of a machine, so they are not read.
         except (OutOfMemoryError, NodeError):
             raise
@@ -265,26 +282,38 @@ class ModelLauncher:
             raise
 
     async def _launched_or_again(
-        self, backend: Plugin, requirements: ModelRequirements, on_progress: OnProgress, on_death: Callable[[], None]
+        self,
+        backend: Plugin,
+        requirements: ModelRequirements,
+        on_progress: OnProgress,
+        on_death: Callable[[], None],
+        turn: LoadTurn,
     ) -> Launched:
-        """Load a model, and do so once more if its host is killed meanwhile.
+        """Load a model, and do so once more if its host is killed meanwhile: alone, for memory may have been short.
 
         A second kill is an error, since a model for which there is no memory would have its hosts killed for ever.
         """
         try:
-            return await self._launched(backend, requirements, on_progress, on_death)
+            return await self._launched(backend, requirements, on_progress, on_death, turn)
         except HostKilledError as error:
             log.warning("%s: %s; the model is loaded once more", requirements.name, error)
-        return await self._launched(backend, requirements, on_progress, on_death)
+        await turn.alone()
+        return await self._launched(backend, requirements, on_progress, on_death, turn)
 
     async def _launched(
-        self, backend: Plugin, requirements: ModelRequirements, on_progress: OnProgress, on_death: Callable[[], None]
+        self,
+        backend: Plugin,
+        requirements: ModelRequirements,
+        on_progress: OnProgress,
+        on_death: Callable[[], None],
+        turn: LoadTurn,
     ) -> Launched:
         log.info("loading %s with %s", requirements.name, backend.name)
         # A backend may take long to report a fraction, or report none. Requests no longer wait in the queue meanwhile.
         on_progress(Loading(0.0))
         limits = self._settings.limits
-        spec = replace(await self._complete_spec(backend, requirements), name=requirements.name)
+        spec = await self._complete_spec(backend, requirements)
+        spec = replace(spec, name=requirements.name, memory_bytes=turn.free(spec.memory_bytes))
         model = await self._load(
             backend,
             spec,
@@ -294,6 +323,7 @@ class ModelLauncher:
             timeouts=HangTimeouts(limits.max_host_silence_seconds, limits.max_step_seconds),
             limits=limits,
             on_transfer=lambda done, total: on_progress(Loading(0.0, done, total)),
+            on_placed=turn.placed,
             alone=requirements.alone,
         )
         return Launched(

@@ -119,6 +119,9 @@ class HostRequirements:
     base: str = ""
     """The weights that it loads: a path. Hosts of one base are best on a machine that has the files. Empty: none."""
     resources: HostResources = HostResources()
+    on_placed: Callable[[], None] = lambda: None
+    """Called once the machine is chosen and the resources are taken there, before the host starts; perhaps more than
+    once."""
     avoid: frozenset[str] = frozenset()
     """Addresses of nodes that have no room for the files. A launcher that does not choose the node takes no notice."""
 

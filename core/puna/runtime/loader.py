@@ -7,35 +7,39 @@ memory. `provide` asks again after each eviction, since everything may have chan
 is being freed before it evicts a model for memory or for its place. `evictions` asks the same for what would be left.
 Whenever the loader must wait for the requests of others, it gives up the load turn meanwhile. A pinned model is evicted
 for itself alone, when a request needs it loaded in another way.
+
+A load gives up the turn for good once its host has a place, and others are loaded beside it as long as there is room
+for all (`loads_under_way`). A load for which there is not waits with the turn until those under way have ended. So
+models are evicted in the same order as if they were loaded one after the other, and none is evicted for memory that a
+load is about to take. A load that begins anew gets the turn again.
 """
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from puna import events
-from puna.errors import OutOfMemoryError, PunaError
+from puna.errors import BackendNotFoundError, OutOfMemoryError, PunaError
 from puna.limits import LARGEST_INT32
-from puna.replica_count import ReplicaCount
 from puna.runtime.admission import ConcurrencyLimiter
 from puna.runtime.errors import HostFailedError, NodeLostError, RoomTakenError
-from puna.runtime.keep_alive import PooledModel, eviction_candidate, places
+from puna.runtime.keep_alive import PooledModel
 from puna.runtime.launch import Launched, ModelLauncher
 from puna.runtime.loaded_models import LoadedModels
+from puna.runtime.loads_under_way import LoadsUnderWay, LoadTurn, LoadUnderWay
 from puna.runtime.memory import MAX_FILE_SHARE
-from puna.runtime.obstacles import Cause, Evictions, Obstacle
+from puna.runtime.obstacles import Cause, Evictions, Obstacle, Obstacles
 from puna.runtime.reload import difference
 from puna.runtime.replica_scaling import ReplicaScaler
 from puna.runtime.replicas import Replica, Replicas
-from puna.runtime.requirements import LeaseKind, LoadedEntry, ModelRequirements, OnProgress
+from puna.runtime.requirements import LeaseKind, LoadedEntry, Loading, ModelRequirements, OnProgress, Queued
 from puna.runtime.scheduling import LoadJob
 from puna.settings import Settings
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MAX_LOADED = 3
-"""Models that are loaded at once on each machine if no setting says otherwise."""
 SMALLER_CONTEXTS = (32768, 4096)
 """Context lengths to try when there is no room for the default one."""
 
@@ -47,6 +51,8 @@ class Loader:
         self._models = models
         self._launcher = launcher
         self._settings = settings
+        self._loads = LoadsUnderWay(settings.limits.max_silent_load_seconds)
+        self._obstacles = Obstacles(models, self._loads, launcher, settings)
 
     def usable(self, requirements: ModelRequirements) -> PooledModel | None:
         """Return the loaded model that meets the requirements; None if it must be loaded, perhaps anew."""
@@ -59,6 +65,16 @@ class Loader:
             log.info("a request needs another %s: %s is loaded anew", differs, pooled.requirements.name)
             return None
         return pooled
+
+    def must_wait(self, requirements: ModelRequirements) -> bool:
+        """Return whether loads that are under way must end before a model can be loaded."""
+        try:
+            if not self._loads.all():
+                return False
+            return self._obstacles.are_loads(requirements, self._obstacles.first(requirements, self._models.all()))
+        # The load itself has the error.
+        except BackendNotFoundError:
+            return False
 
     def satisfies(self, model: PooledModel, requirements: ModelRequirements) -> bool:
         """Return whether a loaded model meets the requirements of another request."""
@@ -78,7 +94,10 @@ class Loader:
     async def provide(self, requirements: ModelRequirements, job: LoadJob[PooledModel]) -> PooledModel:
         """Return a model that meets the requirements, after making room and loading as needed."""
         while (pooled := self.usable(requirements)) is None:
-            obstacle = self._obstacle(requirements, self._models.all())
+            obstacle = self._obstacles.first(requirements, self._models.all())
+            if self._obstacles.are_loads(requirements, obstacle):
+                await self._wait_for_a_load(job)
+                continue
             cause = obstacle.cause if obstacle is not None else None
             # Memory that has become free may change what is decided for memory and places.
             if (
@@ -94,41 +113,31 @@ class Loader:
             pooled = await self._load(requirements, job)
             if pooled.takes_memory:
                 # Another load may have finished meanwhile, if this one lost the load turn by its silence.
-                self._models.evict_excess(pooled, self._most)
+                self._models.evict_excess(pooled, self._obstacles.most)
             return self._evict_rivals(pooled)
         return pooled
 
-    def _obstacle(
-        self, requirements: ModelRequirements, models: Sequence[PooledModel], gone: Sequence[PooledModel] = ()
-    ) -> Obstacle | None:
-        """Return what must be evicted first to load a model beside these; None: nothing.
+    async def _wait_for_a_load(self, job: LoadJob[PooledModel]) -> None:
+        """Wait until a load may have ended. The turn is kept, so that later models take no room before this one."""
+        job.keep_turn()
+        await self._loads.wait_for_change()
+        await job.regain_turn()
 
-        `gone`: models that are loaded now and that count as evicted.
-        """
-        own = next((each for each in models if each.requirements.key == requirements.key), None)
-        if own is not None:
-            return Obstacle(Cause.OUTDATED, own)
-        excluded = self._settings.model_settings.exclude
-        if rival := next((each for each in models if excluded({requirements.name}, each.names)), None):
-            return Obstacle(Cause.EXCLUDED, rival)
-        if not self._launcher.takes_memory(requirements):
-            return None
-        in_memory = [each for each in models if each.takes_memory]
-        evictable = [each for each in in_memory if not each.pinned]
-        if not self._finds_weights(requirements, models) and places(in_memory) >= self._most:
-            return Obstacle(Cause.PLACES, eviction_candidate(evictable) if evictable else None)
-        # Busy models are never evicted for memory.
-        idle = [each for each in evictable if not each.lease_count]
-        if idle and self._lacks_memory(requirements, models, gone):
-            return Obstacle(Cause.MEMORY, eviction_candidate(idle))
-        return None
+    async def _begin_anew(
+        self, load: LoadUnderWay, job: LoadJob[PooledModel], obstructed: Callable[[], object]
+    ) -> None:
+        """Get the load turn again after a failure, and wait as long as other loads obstruct this one."""
+        with self._loads.paused(load):
+            await job.regain_turn()
+            while obstructed():
+                await self._wait_for_a_load(job)
 
     async def _clear(self, obstacle: Obstacle, name: str, job: LoadJob[PooledModel]) -> None:
         """Evict the model that stands in the way of the named one. Raises RoomTakenError if it may not go."""
         model = obstacle.model
         if model is None:
-            text = f"pinned models take all {self._most} places; OLLAMA_MAX_LOADED_MODELS sets how many there are"
-            raise RoomTakenError(f"unable to load model: {text}")
+            text = f"pinned models take all {self._obstacles.most} places"
+            raise RoomTakenError(f"unable to load model: {text}; OLLAMA_MAX_LOADED_MODELS sets how many there are")
         if obstacle.blocks:
             raise RoomTakenError(f"unable to load model: {name} excludes a model that is pinned")
         if obstacle.cause is Cause.PLACES:
@@ -150,46 +159,9 @@ class Loader:
                 self._models.evict(each, pooled.requirements.name)
         return pooled
 
-    def _lacks_memory(
-        self, requirements: ModelRequirements, models: Sequence[PooledModel], gone: Sequence[PooledModel] = ()
-    ) -> bool:
-        """Return whether a load beside these models takes too much of the free memory, or its host has no place.
-
-        The launcher does not tell whether the host would have a place once others have ended.
-        """
-        free = self._launcher.free_bytes()
-        free = free and free + sum(each.size_bytes for each in gone)
-        if self._finds_weights(requirements, models):
-            return _too_large(requirements.adapter_bytes, free)
-        return _too_large(requirements.file_bytes, free) or not (gone or self._launcher.has_room(requirements))
-
-    def _weights(self, requirements: ModelRequirements) -> str:
-        """Return what identifies the weights that a model may share; empty if it shares none."""
-        return self._launcher.weights(self._placed(requirements))
-
-    def _placed(self, requirements: ModelRequirements) -> ModelRequirements:
-        """Return requirements that say whether the model has a host alone: one with replicas does."""
-        return replace(requirements, alone=requirements.alone or self._replica_count(requirements.name).most > 1)
-
-    def _finds_weights(self, requirements: ModelRequirements, models: Iterable[PooledModel]) -> bool:
-        """Return whether a load would find its weights in memory: those of one of these models."""
-        weights = self._weights(requirements)
-        return bool(weights) and any(each.weights == weights for each in models)
-
     def evictions(self, requirements: ModelRequirements) -> Evictions:
         """Return what `provide` would evict now. Changes nothing."""
-        left, evicted = self._models.all(), list[PooledModel]()
-        own = self._models.get(requirements.key)
-        if own is not None and not difference(own.requirements, own.backend, own.model.facts, requirements):
-            left.remove(own)
-            return Evictions((), (own,), weights_loaded=self._finds_weights(requirements, left))
-        while obstacle := self._obstacle(requirements, left, evicted):
-            if obstacle.model is None or obstacle.blocks:
-                break
-            evicted.append(obstacle.model)
-            left.remove(obstacle.model)
-        found = self._finds_weights(requirements, left)
-        return Evictions(tuple(evicted), tuple(evicted), blocked=obstacle is not None, weights_loaded=found)
+        return self._obstacles.evictions(requirements)
 
     @staticmethod
     def entry(pooled: PooledModel) -> LoadedEntry:
@@ -199,10 +171,6 @@ class Loader:
     def _keep_alive(self, name: str) -> float:
         own = self._settings.model_settings.of(name).keep_alive
         return self._settings.keep_alive if own is None else own
-
-    @property
-    def _most(self) -> int:
-        return self._settings.max_loaded_models or DEFAULT_MAX_LOADED * self._launcher.machines
 
     async def _evict_and_wait(self, pooled: PooledModel, job: LoadJob[PooledModel], room_for: str = "") -> None:
         """Evict a model and wait until it is removed. Other jobs have the load turn while it is busy.
@@ -216,16 +184,47 @@ class Loader:
     async def _load(self, requirements: ModelRequirements, job: LoadJob[PooledModel]) -> PooledModel:
         """Load a model, and publish it if that fails."""
         try:
-            return await self._load_or_retry(requirements, job)
+            with self._begun(requirements) as load:
+                return await self._load_or_retry(requirements, job, load)
         except PunaError as error:
             name, backend = requirements.name, self._launcher.backend_name(requirements)
             events.publish(events.ModelLoadFailed(model=name, backend=backend, reason=error.reason, error=str(error)))
             raise
 
-    async def _load_or_retry(self, requirements: ModelRequirements, job: LoadJob[PooledModel]) -> PooledModel:
+    def _begun(self, requirements: ModelRequirements) -> AbstractContextManager[LoadUnderWay]:
+        """Count a load until the block ends."""
+        found = self._obstacles.finds_weights(requirements, self._models.all())
+        size = requirements.adapter_bytes if found else requirements.file_bytes
+        return self._loads.begun(
+            requirements,
+            weights=self._obstacles.weights(requirements),
+            takes_memory=self._launcher.takes_memory(requirements),
+            # As much as leaves the next model's files their share of what both find free.
+            bytes_taken=int(size / MAX_FILE_SHARE),
+            measured=self._launcher.free_bytes(),
+        )
+
+    async def _load_or_retry(
+        self, requirements: ModelRequirements, job: LoadJob[PooledModel], load: LoadUnderWay
+    ) -> PooledModel:
         """Load a model. When there is no room, try once more with a smaller context, and with others evicted."""
+
+        def report(progress: Queued | Loading) -> None:
+            load.note(progress)
+            job.report(progress)
+
+        async def alone() -> None:
+            await self._begin_anew(load, job, self._loads.in_memory)
+
+        turn = LoadTurn(job.give_up_turn, alone, lambda measured: self._loads.free(measured, load))
         try:
-            return await self._launch_or_move(requirements, job.report)
+            try:
+                return await self._launch(requirements, report, turn)
+            except NodeLostError as error:
+                log.warning("%s: %s; the model is loaded elsewhere", requirements.name, error)
+            # Other nodes may be left.
+            await self._begin_anew(load, job, lambda: self._obstacles.are_loads(requirements, None))
+            return await self._launch(requirements, report, turn)
         except OutOfMemoryError:
             smaller = next((size for size in SMALLER_CONTEXTS if size < requirements.spec.context_length), 0)
             if smaller and "context_length" in requirements.automatic:
@@ -234,20 +233,14 @@ class Loader:
             elif not self._models.evictable():
                 raise
         log.warning("no room for %s: trying once more", requirements.name)
+        await alone()
         for other in self._models.evictable():
             await self._evict_and_wait(other, job, requirements.name)
         await self._models.wait_for_memory()
-        return await self._launch(requirements, job.report)
+        # The turn is kept this time: what the estimate says of the memory was wrong.
+        return await self._launch(requirements, report, replace(turn, placed=lambda: None))
 
-    async def _launch_or_move(self, requirements: ModelRequirements, on_progress: OnProgress) -> PooledModel:
-        """Load a model, and do so once more if its node is lost meanwhile: others may be left."""
-        try:
-            return await self._launch(requirements, on_progress)
-        except NodeLostError as error:
-            log.warning("%s: %s; the model is loaded elsewhere", requirements.name, error)
-        return await self._launch(requirements, on_progress)
-
-    async def _launch(self, requirements: ModelRequirements, on_progress: OnProgress) -> PooledModel:
+    async def _launch(self, requirements: ModelRequirements, on_progress: OnProgress, turn: LoadTurn) -> PooledModel:
         dead, pooled = False, None
 
         # The host may die at any time after the launch, also before the model is in the table.
@@ -258,15 +251,15 @@ class Loader:
                 self._lost(pooled, pooled.first)
 
         began = time.monotonic()
-        requirements = self._placed(requirements)
-        launched = await self._launcher.launch(requirements, on_progress, on_death=died)
+        requirements = self._obstacles.placed(requirements)
+        launched = await self._launcher.launch(requirements, on_progress, on_death=died, turn=turn)
         pooled = PooledModel(
             requirements=requirements,
             backend=launched.backend,
             first=_replica(launched, requirements),
             takes_memory=launched.takes_memory,
             shares_host=launched.shares_host,
-            weights=self._weights(requirements),
+            weights=self._obstacles.weights(requirements),
             # A request's own keep-alive replaces this default when its lease begins.
             keep_alive=self._keep_alive(requirements.name),
             names={requirements.name},
@@ -282,22 +275,18 @@ class Loader:
             self._lost(pooled, pooled.first)
         return pooled
 
-    def _replica_count(self, name: str) -> ReplicaCount:
-        """Return how many replicas the settings allow a model."""
-        return self._settings.model_settings.of(name).replicas or self._settings.replicas
-
     def _routing(self, name: str) -> str:
         return self._settings.model_settings.of(name).routing or self._settings.routing
 
     def _replicate(self, pooled: PooledModel) -> None:
         """Let a model have replicas if its settings allow more than one."""
-        if pooled.shares_host or self._replica_count(pooled.requirements.name).most == 1:
+        if pooled.shares_host or self._obstacles.replica_count(pooled.requirements.name).most == 1:
             return
         name, blocks = pooled.requirements.name, int(min(self._settings.limits.max_routing_blocks, LARGEST_INT32))
         pooled.replicas = Replicas(name, pooled.first, pooled.routing, max_blocks=blocks)
         pooled.scaler = ReplicaScaler(
             pooled.replicas,
-            lambda: self._replica_count(name),
+            lambda: self._obstacles.replica_count(name),
             lambda: self._start_replica(pooled),
             longest_pause=self._settings.limits.max_load_pause_seconds,
         )
@@ -321,9 +310,10 @@ class Loader:
                 self._lost(pooled, found)
 
         # A further replica takes no room from other models.
-        if self._launcher.takes_memory(requirements) and self._lacks_memory(requirements, self._models.all()):
+        if self._launcher.takes_memory(requirements) and self._obstacles.lacks_memory(requirements, self._models.all()):
             raise RoomTakenError("there is not enough free memory")
-        launched = await self._launcher.launch(requirements, lambda _: None, on_death=died)
+        with self._begun(requirements) as load:
+            launched = await self._launcher.launch(requirements, load.note, on_death=died)
         found = _replica(launched, requirements)
         if dead:
             await found.aclose()
@@ -348,7 +338,3 @@ def _replica(launched: Launched, requirements: ModelRequirements) -> Replica:
         folder=launched.folder,
         file_bytes=requirements.file_bytes,
     )
-
-
-def _too_large(file_bytes: int, free: int) -> bool:
-    return 0 < free * MAX_FILE_SHARE < file_bytes

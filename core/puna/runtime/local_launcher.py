@@ -24,6 +24,7 @@ class LocalLauncher:
 
     async def start(self, requirements: HostRequirements) -> Endpoint:
         """Start a host process and wait until it listens. Raises HostFailedError."""
+        requirements.on_placed()
         socket = self._next_socket()
         host = await HostProcess.start(requirements.backend, socket, requirements.ready_seconds, requirements.label)
         return Endpoint(

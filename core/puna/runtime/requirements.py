@@ -83,6 +83,11 @@ class Loading:
     total_bytes: int = 0
     """Bytes that the node has to fetch or to verify; 0: none."""
 
+    @property
+    def transfers(self) -> bool:
+        """Whether files are on their way, so that nothing is loaded yet."""
+        return self.total_bytes > 0
+
 
 OnProgress: TypeAlias = Callable[[Queued | Loading], None]
 

@@ -3,12 +3,14 @@
 Theory. Each model that requests wait for has at most one LoadJob, a task that makes room, ends an old instance if there
 is one, and loads. Requests for the same model share its job and its error. Jobs of different models compete for the
 machine's memory, so they take turns: one job at a time holds the load turn, and the most urgent waiting request decides
-whose model is next.
+whose model is next. A job gives the turn up once its host has a place, so loads overlap as long as there is room for
+all. While there is none for the next model (`ModelProvider.must_wait`), no job begins, and a more urgent request that
+comes meanwhile still goes first.
 
 No model may keep the others from being loaded, whatever its host does. So a job loses or gives up the turn in two
-cases. A job that must wait for other requests, for the end of a sequence say, gives the turn up and gets in line for it
-again afterwards (`LoadJob.wait_without_turn`); jobs that come back go before new ones. A job that reports no progress
-for `stall_seconds` while others want the turn loses it and goes on beside them.
+more cases. A job that must wait for other requests, for the end of a sequence say, gives the turn up and gets in line
+for it again afterwards (`LoadJob.wait_without_turn`); jobs that come back go before new ones. A job that reports no
+progress for `stall_seconds` while others want the turn loses it and goes on beside them.
 
 Order of events for a request: `wait` puts it into two queues, that of all requests and that of its model. `_next` gives
 the free turn to the first request whose model has no job, which starts the job. When the job ends, `_deliver` hands the
@@ -39,6 +41,8 @@ M = TypeVar("M")
 W = TypeVar("W")
 
 LOADED: Final = Loading(1.0)
+LOOK_SECONDS: Final = 0.25
+"""Pause between two questions whether a model must still wait for the loads of others."""
 PROGRESS_SECONDS: Final = 0.25
 """Least interval between two progress reports to the requests that wait behind the first."""
 
@@ -89,6 +93,18 @@ class LoadJob(Generic[M]):
         await self.scheduler.regain_turn(self)
         return result
 
+    def give_up_turn(self) -> None:
+        """Let other models be loaded beside this one from now on."""
+        self.scheduler.give_up_turn(self)
+
+    async def regain_turn(self) -> None:
+        """Wait until this job holds the load turn, as it does at its beginning."""
+        await self.scheduler.regain_turn(self)
+
+    def keep_turn(self) -> None:
+        """Show the scheduler that the job does not stall, although it reports no progress."""
+        self.last_progress = asyncio.get_running_loop().time()
+
     def report(self, progress: Queued | Loading) -> None:
         """Report progress to the waiting requests. This also shows the scheduler that the job does not stall.
 
@@ -96,7 +112,7 @@ class LoadJob(Generic[M]):
         """
         now = asyncio.get_running_loop().time()
         # Other models are loaded beside a transfer, which takes no memory.
-        if not (isinstance(progress, Loading) and progress.total_bytes):
+        if not (isinstance(progress, Loading) and progress.transfers):
             self.last_progress = now
         self.request.on_progress(progress)
         # With thousands of waiters, telling each of them every fraction would cost more than the load itself.
@@ -111,6 +127,9 @@ class ModelProvider(Protocol[M]):
 
     async def provide(self, requirements: ModelRequirements, job: LoadJob[M]) -> M:
         """Make room, load, and return a model that meets the requirements."""
+
+    def must_wait(self, requirements: ModelRequirements) -> bool:
+        """Return whether loads that are under way must end before a model can be loaded."""
 
     def satisfies(self, model: M, requirements: ModelRequirements) -> bool:
         """Return whether a loaded model meets other requirements too."""
@@ -143,6 +162,10 @@ class Scheduler(Generic[M]):
         """The job that holds the load turn."""
         self._timer: asyncio.TimerHandle | None = None
         """When to look whether the current job stalls."""
+        self._held: PendingRequest[M] | None = None
+        """The first request, if its model must wait for loads that are under way."""
+        self._look: asyncio.TimerHandle | None = None
+        """When to look whether it still must."""
         self._resuming: deque[tuple[LoadJob[M], asyncio.Future[None]]] = deque()
         """Jobs that gave up the turn and want it back."""
         self._closed = False
@@ -265,7 +288,7 @@ class Scheduler(Generic[M]):
                 self._start_turn(job)
                 resumed.set_result(None)
                 return
-        if (pending := self._first()) is not None:
+        if (pending := self._first()) is not None and not self._hold(pending):
             self._take(pending)
             job = self._jobs[pending.requirements.key] = LoadJob(self, pending)
             self._start_turn(job)
@@ -273,6 +296,23 @@ class Scheduler(Generic[M]):
             task = asyncio.create_task(self._run(job), context=pending.context)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _hold(self, pending: PendingRequest[M]) -> bool:
+        """Return whether the first request must wait for loads. It is asked anew after a while and when a job ends."""
+        # A thousand requests that join the queue behind it change nothing.
+        if self._held is pending:
+            return True
+        if not self._models.must_wait(pending.requirements):
+            return False
+        self._held = pending
+        if self._look is not None:
+            self._look.cancel()
+        self._look = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look_again)
+        return True
+
+    def _look_again(self) -> None:
+        self._held = None
+        self._next()
 
     def _start_turn(self, job: LoadJob[M]) -> None:
         self._current = job
@@ -318,7 +358,7 @@ class Scheduler(Generic[M]):
             # The job leaves the table before `_next`, so that requests which were not served can start another one.
             del self._jobs[key]
             self.give_up_turn(job)
-            self._next()
+            self._look_again()
             self._reporter.changed()
 
     def _deliver(self, job: LoadJob[M], work: "asyncio.Future[M]") -> None:

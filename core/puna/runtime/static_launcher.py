@@ -63,6 +63,8 @@ class StaticLauncher:
         usable = [each for each in nodes if each not in missing.values()]
         while usable or missing:
             for node in sorted(usable, key=lambda each: (each.hosts, -each.free_bytes)):
+                # The node counts the host from here on, so the next one starts elsewhere.
+                requirements.on_placed()
                 try:
                     return await node.start(requirements)
                 except NodeError as error:

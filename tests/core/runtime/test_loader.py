@@ -59,7 +59,7 @@ class Launcher:
     def weights(self, requirements):
         return "" if requirements.alone or not self.shares_weights else requirements.spec.path
 
-    async def launch(self, requirements, on_progress, *, on_death):
+    async def launch(self, requirements, on_progress, *, on_death, turn=None):
         self.contexts.append(requirements.spec.context_length)
         if not self.fits(requirements.spec.context_length):
             raise OutOfMemoryError("no room")
@@ -74,6 +74,15 @@ class Job:
 
     async def wait_without_turn(self, awaitable):
         return await awaitable
+
+    def give_up_turn(self):
+        pass
+
+    async def regain_turn(self):
+        pass
+
+    def keep_turn(self):
+        pass
 
 
 def need(name, context=8192, file_bytes=0, automatic=()):
@@ -331,10 +340,10 @@ async def test_a_model_of_the_set_that_was_loaded_beside_goes(models):
 
     launch = launcher.launch
 
-    async def slow(requirements, on_progress, *, on_death):
+    async def slow(requirements, on_progress, *, on_death, turn):
         if requirements.name == "a" and not beside:
             beside.append(await loader.provide(need("b"), Job()))
-        return await launch(requirements, on_progress, on_death=on_death)
+        return await launch(requirements, on_progress, on_death=on_death, turn=turn)
 
     launcher.launch = slow
     made = await loader.provide(need("a"), Job())
@@ -453,7 +462,7 @@ async def test_weights_are_counted_for_one_of_the_models_that_are_left(models, s
     launcher, loader = sharing()
     shares = {"a": 0, "b": 1000, "c": 1000}
 
-    async def launch(requirements, on_progress, *, on_death):
+    async def launch(requirements, on_progress, *, on_death, turn=None):
         model = Model()
         shared = shares[requirements.name]
         model.facts = replace(Model.facts, size_bytes=1010 - shared, shared_bytes=shared, shared_vram_bytes=shared // 2)
@@ -472,3 +481,103 @@ async def test_weights_are_counted_for_one_of_the_models_that_are_left(models, s
     for name in ("b", "c"):
         models.remove(next(each for each in models.all() if each.requirements.name == name))
     assert [each.size_bytes for each in models.entries()] == [1010]
+
+
+class Turn(Job):
+    """A job that says when it gives up the turn."""
+
+    def __init__(self):
+        self.given_up = asyncio.Event()
+
+    def give_up_turn(self):
+        self.given_up.set()
+
+
+def placing(launcher):
+    """Let loads end when the test says so, with a place from the start; return the events, by model."""
+    ends = {}
+    launch = launcher.launch
+
+    async def slow(requirements, on_progress, *, on_death, turn):
+        turn.placed()
+        await ends.setdefault(requirements.name, asyncio.Event()).wait()
+        return await launch(requirements, on_progress, on_death=on_death)
+
+    launcher.launch = slow
+    return ends
+
+
+async def load_beside(loader, launcher, first):
+    """Begin to load a model; return its task, and the events that end loads."""
+    ends, job = placing(launcher), Turn()
+    task = asyncio.ensure_future(loader.provide(first, job))
+    await job.given_up.wait()
+    return task, ends
+
+
+async def test_models_are_loaded_beside_each_other_as_long_as_there_is_memory_for_all(models):
+    launcher = Launcher()
+    launcher.free = 100
+    loader = Loader(models, launcher, Settings(max_loaded_models=9))
+    first, ends = await load_beside(loader, launcher, need("a", file_bytes=40))
+    assert not loader.must_wait(need("b", file_bytes=40))
+    # Its files alone would fit, and with those of the first they take more than 80 %.
+    assert loader.must_wait(need("c", file_bytes=41))
+    launcher.upstream.add("remote")
+    assert not loader.must_wait(need("remote", file_bytes=99))
+    ends["a"].set()
+    await first
+    assert not loader.must_wait(need("c", file_bytes=41))
+
+
+async def test_a_load_takes_a_place(models):
+    launcher = Launcher()
+    loader = Loader(models, launcher, Settings(max_loaded_models=1))
+    first, ends = await load_beside(loader, launcher, need("a"))
+    assert loader.must_wait(need("b"))
+    ends["a"].set()
+    await first
+    assert not loader.must_wait(need("b"))  # it evicts
+
+
+async def test_a_full_cluster_is_waited_for_while_models_are_loaded(models):
+    launcher = Launcher()
+    loader = Loader(models, launcher, Settings(max_loaded_models=9))
+    first, ends = await load_beside(loader, launcher, need("a"))
+    launcher.taken = lambda: True
+    assert loader.must_wait(need("b"))
+    ends["a"].set()
+    await first
+
+
+async def test_models_that_would_share_weights_or_exclude_each_other_are_not_loaded_at_once(models):
+    launcher = Launcher()
+    launcher.shares_weights = True
+    loader = Loader(models, launcher, configured(most=9, large=["a", "rival"]))
+    first, ends = await load_beside(loader, launcher, need("a"))
+    assert loader.must_wait(replace(need("adapted"), spec=ModelSpec(path="a")))
+    assert loader.must_wait(need("rival"))
+    assert not loader.must_wait(need("other"))
+    ends["a"].set()
+    await first
+
+
+async def test_a_load_whose_node_is_lost_waits_for_no_load_that_leaves_it_room(models):
+    launcher, lost = Launcher(), []
+    loader = Loader(models, launcher, Settings(max_loaded_models=9))
+    first, ends = await load_beside(loader, launcher, need("a"))
+    slow = launcher.launch
+
+    async def launch(requirements, on_progress, **told):
+        if not lost:
+            lost.append(1)
+            raise NodeLostError("gpu:7 has not answered")
+        return await slow(requirements, on_progress, **told)
+
+    launcher.launch = launch
+    ends["b"] = asyncio.Event()
+    ends["b"].set()
+    await loader.provide(need("b"), Job())
+    assert not first.done()
+    ends["a"].set()
+    await first

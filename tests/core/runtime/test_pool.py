@@ -282,7 +282,8 @@ async def test_a_model_may_have_a_shorter_queue(make_pool, want):
 
 
 async def test_the_queue_of_a_model_counts_those_that_wait_for_its_load(make_pool, want):
-    pool = await make_pool(model_settings=ConfiguredModels((ModelSettings(name="b", max_queue=1),)))
+    tables = ConfiguredModels((ModelSettings(name="b", max_queue=1),))
+    pool = await make_pool(model_settings=tables, max_loaded_models=1)
     stuck = started(pool, want("a", load="stall"))
     await until(lambda: pool.waiting() == 1)
     waiting = [started(pool, want(name)) for name in "bcc"]
@@ -420,6 +421,56 @@ async def test_a_host_that_ends_by_itself_while_it_loads_is_not_replaced(make_po
     assert journal.lines().count("loading") == 1
 
 
+NEVER_SILENT = Limits(max_silent_load_seconds=math.inf)
+
+
+async def test_models_are_loaded_beside_each_other(make_pool, want):
+    pool = await make_pool(limits=NEVER_SILENT)
+    stuck = started(pool, want("a", load="stall"))
+    await until(lambda: pool.waiting() == 1)
+    await asyncio.gather(use(pool, want("b")), use(pool, want("c")))
+    assert not stuck.done()
+    stuck.cancel()
+
+
+async def test_a_model_for_which_there_is_no_place_beside_a_load_evicts_none_until_that_has_ended(make_pool, want):
+    pool = await make_pool(limits=NEVER_SILENT, max_loaded_models=2)
+    await use(pool, want("idle"))
+    loading = started(pool, want("a", load="stall"))
+    await until(lambda: pool.waiting() == 1)
+    waiting = started(pool, want("b"))
+    await until(lambda: pool.waiting() == 2)
+    await asyncio.sleep(0.5)
+    assert names(pool) == ["idle:latest"]
+    loading.cancel()
+    await waiting
+    assert sorted(names(pool)) == ["b:latest", "idle:latest"]
+
+
+async def test_a_host_that_is_killed_beside_another_load_is_replaced_once_that_has_ended(make_pool, want, journal):
+    """It may have been killed for the memory that both would take."""
+    pool = await make_pool(limits=NEVER_SILENT)
+    stuck = started(pool, want("a", load="stall"))
+    await journal.until("loading")
+    killed = started(pool, want("b", load="stall"))
+    await journal.until("loading", times=2)
+    os.kill(int([line for line in journal.lines() if line.startswith("load ")][1].split()[1]), signal.SIGKILL)
+    await asyncio.sleep(0.5)
+    assert journal.lines().count("loading") == 2
+    stuck.cancel()
+    await journal.until("loading", times=3)
+    killed.cancel()
+
+
+async def test_two_loads_without_memory_are_tried_again_one_after_the_other(make_pool, want):
+    """Both wait to be alone, and neither for the other."""
+    pool = await make_pool(limits=NEVER_SILENT)
+    wanted = [want(name, load="memory above 4096", context_length=8192, automatic=("context_length",)) for name in "ab"]
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(use(pool, each) for each in wanted))
+    assert len(names(pool)) >= 1
+
+
 async def test_a_load_that_shows_no_progress_does_not_keep_others_waiting(make_pool, want):
     pool = await make_pool(limits=Limits(max_silent_load_seconds=0.3), max_loaded_models=1)
     stuck = started(pool, want("a", load="stall"))
@@ -493,8 +544,8 @@ async def test_a_host_that_dies_as_soon_as_it_is_loaded_is_not_kept(make_pool, w
     pool = await make_pool()
     launch = pool._launcher.launch
 
-    async def dying(wanted, report, *, on_death):
-        launched = await launch(wanted, report, on_death=on_death)
+    async def dying(wanted, report, **told):
+        launched = await launch(wanted, report, **told)
         os.kill(launched.pid, signal.SIGKILL)
         await asyncio.sleep(0.5)
         return launched
@@ -510,7 +561,7 @@ async def test_a_host_that_dies_as_soon_as_it_is_loaded_is_not_kept(make_pool, w
 @pytest.mark.parametrize("beside", [300, 3000])
 async def test_a_long_line_costs_each_of_its_members_little(make_pool, want, beside):
     """Whoever joins or leaves makes a bounded number of positions be told, however long the line is."""
-    pool = await make_pool(max_queue=10_000)
+    pool = await make_pool(max_queue=10_000, max_loaded_models=1)
     told = 0
 
     def hear(_):
@@ -532,7 +583,7 @@ async def test_a_long_line_costs_each_of_its_members_little(make_pool, want, bes
 
 
 async def test_priority_goes_first(make_pool, want, journal):
-    pool = await make_pool()
+    pool = await make_pool(max_loaded_models=1)
     stuck = started(pool, want("a", load="stall"))
     await until(lambda: pool.waiting() == 1)
     low = started(pool, want("b", context_length=100))
@@ -700,7 +751,7 @@ async def test_the_settings_may_name_the_backend(make_pool, another, want):
 
 
 async def test_leaving_the_pool_ends_everything(make_pool, want, journal):
-    pool = await make_pool()
+    pool = await make_pool(max_loaded_models=2)
     await use(pool, want("a"))
     loading, waiting = started(pool, want("b", load="stall")), started(pool, want("c"))
     await journal.until("loading", times=2)

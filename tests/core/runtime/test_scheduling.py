@@ -22,6 +22,8 @@ class Provider:
         self.ends = {}
         self.errors = {}
         self.jobs = {}
+        self.held = set()
+        """Models that must wait for other loads."""
         self.second = asyncio.Event()
 
     async def provide(self, requirements, job):
@@ -41,6 +43,9 @@ class Provider:
 
     def finish(self, name):
         self.ends.setdefault(name, asyncio.Event()).set()
+
+    def must_wait(self, requirements):
+        return requirements.key in self.held
 
     def satisfies(self, model, requirements):
         return model == requirements.name
@@ -99,6 +104,63 @@ async def test_models_are_loaded_one_after_the_other_by_priority(scheduler, prov
         provider.finish(name)
     await asyncio.gather(*waiting)
     assert provider.begun == ["a", "c", "b"]
+
+
+async def test_models_are_loaded_beside_one_that_has_a_place(scheduler, provider):
+    waiting = [wait(scheduler, name) for name in "abc"]
+    await settle()
+    provider.jobs["a"].give_up_turn()
+    await settle()
+    assert provider.begun == ["a", "b"]
+    for name in "bca":
+        provider.finish(name)
+    assert await asyncio.gather(*waiting) == ["a", "b", "c"]
+
+
+async def test_a_model_without_room_waits_for_a_load_and_more_urgent_ones_do_not_wait_for_it(scheduler, provider):
+    first = wait(scheduler, "a")
+    await settle()
+    provider.held = {"b", "c"}
+    waiting = [wait(scheduler, "b"), wait(scheduler, "c", priority=1)]
+    provider.jobs["a"].give_up_turn()
+    await settle()
+    assert provider.begun == ["a"]
+    provider.held = set()
+    provider.finish("a")
+    await first
+    await settle()
+    assert provider.begun == ["a", "c"]
+    provider.finish("b")
+    provider.finish("c")
+    await asyncio.gather(*waiting)
+
+
+async def test_a_model_without_room_is_loaded_once_there_is_some_although_no_load_has_ended(scheduler, provider):
+    """A load that makes no progress does not count any more."""
+    stuck = wait(scheduler, "a")
+    await settle()
+    provider.held = {"b"}
+    waiting = wait(scheduler, "b")
+    provider.jobs["a"].give_up_turn()
+    await settle()
+    provider.held = set()
+    provider.finish("b")
+    assert await waiting == "b"
+    assert not stuck.done()
+
+
+async def test_a_request_that_leaves_does_not_keep_the_next_one_waiting(scheduler, provider):
+    first = wait(scheduler, "a")
+    await settle()
+    provider.held = {"b"}
+    waiting = [wait(scheduler, "b"), wait(scheduler, "c")]
+    provider.jobs["a"].give_up_turn()
+    await settle()
+    waiting[0].cancel()
+    provider.finish("c")
+    assert await waiting[1] == "c"
+    provider.finish("a")
+    await first
 
 
 async def test_a_job_that_waits_for_others_gives_up_the_turn_and_gets_it_back(scheduler, provider):
