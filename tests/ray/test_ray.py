@@ -1,12 +1,17 @@
 """A server whose models run on a Ray cluster of three nodes, while parts of it are killed."""
 
 import json
+import os
+import subprocess
 import time
 
+import grpc
 import pytest
-from tests.e2e.server import MODELS, command, parents, wait_until
+from tests.e2e.server import MODELS, PUNA, command, parents, wait_until
 from tests.nodes.running import Stream
 from tests.ray.cluster import give_priority, kill, puna_nodes, runs_in
+
+from puna_client.v1 import models_pb2, models_pb2_grpc
 
 CLEAR_SECONDS = 3.0
 """How long the error of what is gone may take."""
@@ -198,3 +203,54 @@ def test_a_wrong_address_is_a_clear_error(start_server):
         prepare(server)
         text = json.loads(server.ask("/api/generate", {"model": "scripted", "prompt": "a"})[2])["error"]
         assert "the head 127.0.0.1:1 cannot be reached: Connection refused" in text
+
+
+def test_a_machine_that_is_gone_is_passed_over_before_the_head_knows(make_cluster, start_server):
+    never = {"RAY_health_check_period_ms": "1000000", "RAY_health_check_initial_delay_ms": "1000000"}
+    with make_cluster(0, 1, 1, **never) as cluster, start_server(cluster) as server:
+        prepare(server)
+        assert answer(server) == "ab"
+        # The model would go to this machine again, which has had its files.
+        (gone,) = [each for each in cluster.nodes if each.actors()]
+        unload(server)
+        nothing_runs(cluster)
+        gone.kill()
+        assert answer(server) == "ab"
+        assert not gone.actors()
+
+
+def test_a_token_that_is_missing_is_a_clear_error(make_cluster, start_server, tmp_path):
+    """Ray itself would try for 20 s, and not name it."""
+    (tmp_path / "token").write_text("a" * 64)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    with make_cluster(1, **token) as cluster:
+        wrong = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN_PATH": token["RAY_AUTH_TOKEN_PATH"]}
+        with start_server(cluster, **wrong) as server:
+            prepare(server)
+            text = error_of(server)
+            assert f"the head {cluster.address} wants the token of its cluster" in text
+            assert text.endswith("with RAY_AUTH_MODE=token")
+        with start_server(cluster, RAY_AUTH_MODE="token", HOME=str(tmp_path)) as server:
+            prepare(server)
+            assert "RAY_AUTH_MODE is `token`, and there is no token" in error_of(server)
+        # `ray start --head` uses a token that it finds, without being told, and so does the server.
+        del token["RAY_AUTH_MODE"]
+        with start_server(cluster, **token) as server:
+            prepare(server)
+            assert answer(server) == "ab"
+
+
+def test_models_are_loaded_beside_each_other(make_cluster, start_server):
+    with make_cluster(4) as cluster, start_server(cluster, PUNA_MAX_SILENT_LOAD_SECONDS="1000") as server:
+        prepare(server)
+        words = ("--file", MODELS / "reader.gguf", "--backend", "scripted", "--format", "scripted")
+        command = (PUNA, "create", "stuck", *words, "--option", "load=stall")
+        subprocess.run(command, env=os.environ | {"PUNA_GRPC_HOST": server.grpc}, check=True, timeout=60)
+        with grpc.insecure_channel(server.grpc) as channel:
+            stub = models_pb2_grpc.ModelsServiceStub(channel)
+            loading = stub.LoadModel.future(models_pb2.LoadModelRequest(name="stuck"))
+            wait_until(lambda: len(cluster.hosts()) == 1, 60)
+            assert [answer(server), answer(server, "second")] == ["ab", "ab"]
+            assert len(cluster.hosts()) == 3
+            assert not loading.done()
+            loading.cancel()

@@ -26,6 +26,15 @@ LEAVE_SECONDS: Final = 10.0
 """How long this process may take to end in order."""
 
 
+def _take_priority() -> None:
+    """Take the priority of the machine's agent, if the system allows it; hosts inherit it.
+
+    Ray lowers that of its workers. A host would get little of a processor that other programs use too.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, int(os.environ.get(AGENT) or os.getppid())))
+
+
 class HostActor:
     """Runs the node of one host."""
 
@@ -57,6 +66,7 @@ class HostActor:
         command = [sys.executable, "-m", "puna", "node", "run", "--supervised", "--exit-with-core"]
         command += ["--listen", listen, "--lease", str(lease_seconds)]
         # Ray limits OpenMP to the actor's CPUs, which are a guess. The backend chooses its threads by the machine.
+        _take_priority()
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
         self._node = subprocess.Popen(
             ["/bin/sh", "-c", DETACH, "sh", *command],

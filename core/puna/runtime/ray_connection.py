@@ -9,7 +9,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -27,6 +27,8 @@ CONNECT_SECONDS: Final = 120.0
 """How long it may take to connect to a cluster, or to start one on this machine."""
 SILENT_SECONDS: Final = 2.5
 """Silence after which the cluster's head counts as gone. It is asked twice a second."""
+TOLD_SECONDS: Final = 2.0
+"""How long the head may take to tell what a new host has taken. It is asked twice a second, and hears of it late."""
 CHECK_SECONDS: Final = 0.1
 """Pause between two looks whether a start that waits can still succeed."""
 CLOSE_SECONDS: Final = 10.0
@@ -76,17 +78,33 @@ class RayConnection:
         self.address = address
         self.local = False
         """True if this connection has started the cluster, which ends with the connection."""
-        self.nodes: tuple[RayNode, ...] = ()
+        self.told: tuple[RayNode, ...] = ()
         """The machines, as the head told last."""
+        self._left: dict[str, tuple[float, HostResources]] = {}
+        """What new hosts have left free of machines, and until when the head may not know it, by the loop's clock."""
         self._program = program
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._answers: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self._on_place: dict[int, Callable[[str], None]] = {}
         self._keys = itertools.count(1)
+        self._reached = asyncio.Event()
+        """Set once the head is there that the process waits for."""
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._listed = asyncio.Event()
         self._heard_at = -math.inf
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+
+    @property
+    def nodes(self) -> tuple[RayNode, ...]:
+        """The machines, with what is free on each."""
+        now = asyncio.get_running_loop().time()
+        self._left = {node_id: each for node_id, each in self._left.items() if each[0] > now}
+        left = {node_id: resources for node_id, (_, resources) in self._left.items()}
+        return tuple(
+            replace(each, free=_smaller(each.free, left[each.node_id])) if each.node_id in left else each
+            for each in self.told
+        )
 
     @property
     def usable(self) -> bool:
@@ -101,7 +119,7 @@ class RayConnection:
     async def open(self, *, wait: bool = False) -> None:
         """Connect to the cluster. Raises NodeError if that fails.
 
-        `wait` lets the process wait for the head of `address`, with Ray imported, for as long as connecting may take.
+        `wait` lets the process wait for the head of `address`, with Ray imported, however long that takes.
         """
         self._process = await asyncio.create_subprocess_exec(
             *self._program,
@@ -116,20 +134,25 @@ class RayConnection:
         )
         self._reading = asyncio.create_task(self._read(self._process), context=without_request())
         try:
+            if wait:
+                await self._reached.wait()
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._opened
                 await self._listed.wait()
         except TimeoutError:
             raise NodeError(f"Ray has not connected to a cluster within {CONNECT_SECONDS:g} s") from None
 
-    async def start(self, wanted: Mapping[str, Any]) -> PlacedNode:
+    async def start(self, wanted: Mapping[str, Any], on_place: Callable[[str], None] = lambda _: None) -> PlacedNode:
         """Start the node of a host; `wanted` is the request. Cancelling gives it up.
+
+        `on_place` is called with the id of the machine as soon as Ray has chosen it.
 
         Raises NodeError if it does not start, NodeLostError if the process ends, and ClusterFullError if there is no
         room.
         """
         key = next(self._keys)
         answer = self._answers[key] = asyncio.get_running_loop().create_future()
+        self._on_place[key] = on_place
         try:
             self._write({"id": key, "start": wanted})
             while not answer.done():
@@ -140,7 +163,7 @@ class RayConnection:
             self.end(key)
             raise
         finally:
-            del self._answers[key]
+            del self._answers[key], self._on_place[key]
         if error := found.get("error"):
             raise (ClusterFullError if found.get("full") else NodeError)(f"Ray: {error}")
         gpu_ids = tuple(found.get("gpu_ids", ()))
@@ -153,9 +176,17 @@ class RayConnection:
 
     def note_free(self, node_id: str, resources: HostResources) -> None:
         """Count resources of a machine as free until the head tells what is."""
-        self.nodes = tuple(
-            replace(each, free=_sum(each.free, resources)) if each.node_id == node_id else each for each in self.nodes
+        self.told = tuple(
+            replace(each, free=_sum(each.free, resources)) if each.node_id == node_id else each for each in self.told
         )
+        if (left := self._left.get(node_id)) is not None:
+            self._left[node_id] = left[0], _sum(left[1], resources)
+
+    def note_taken(self, node_id: str, resources: HostResources) -> None:
+        """Count resources of a machine as taken, although the head may not tell so at once."""
+        if (node := next((each for each in self.nodes if each.node_id == node_id), None)) is not None:
+            until = asyncio.get_running_loop().time() + TOLD_SECONDS
+            self._left[node_id] = until, _sum(node.free, resources, -1)
 
     def check(self) -> None:
         """Raise NodeError if no host can be started now, NodeLostError if another connection may do."""
@@ -214,10 +245,15 @@ class RayConnection:
 
     def _take(self, message: Mapping[str, Any]) -> None:
         if (key := message.get("id")) is not None:
-            if (answer := self._answers.get(key)) is not None and not answer.done():
+            if (node_id := message.get("placed")) is not None:
+                if (on_place := self._on_place.get(key)) is not None:
+                    on_place(node_id)
+            elif (answer := self._answers.get(key)) is not None and not answer.done():
                 answer.set_result(message)
             return
         match message["event"]:
+            case "reached":
+                self._reached.set()
             case "connected":
                 self.address, self.local = message["address"], message["local"]
                 self._opened.set_result(None)
@@ -225,7 +261,7 @@ class RayConnection:
                 self._fail(f"Ray cannot be used: {message['error']}")
                 return
             case "nodes":
-                self.nodes = tuple(_node(each) for each in message["nodes"])
+                self.told = tuple(_node(each) for each in message["nodes"])
                 self._listed.set()
         self._heard_at = asyncio.get_running_loop().time()
 
@@ -234,6 +270,7 @@ class RayConnection:
         if self._lines:
             log.debug("the process that connects to Ray has ended:\n%s", "\n".join(self._lines))
         self._fail(f"{reason}: {self._lines[-1]}" if self._lines else reason)
+        self._reached.set()
         self._listed.set()
         for answer in self._answers.values():
             if not answer.done():
@@ -255,11 +292,19 @@ def _node(told: Mapping[str, Any]) -> RayNode:
     return RayNode(node_id=told["id"], host=told["host"], free=free, total=total, gpu_bytes=told.get("gpu_bytes", 0))
 
 
-def _sum(one: HostResources, other: HostResources) -> HostResources:
+def _sum(one: HostResources, other: HostResources, sign: int = 1) -> HostResources:
     return HostResources(
-        memory_bytes=one.memory_bytes + other.memory_bytes,
-        cpus=one.cpus + other.cpus,
-        gpus=one.gpus + other.gpus,
+        memory_bytes=one.memory_bytes + sign * other.memory_bytes,
+        cpus=one.cpus + sign * other.cpus,
+        gpus=one.gpus + sign * other.gpus,
+    )
+
+
+def _smaller(one: HostResources, other: HostResources) -> HostResources:
+    return HostResources(
+        memory_bytes=min(one.memory_bytes, other.memory_bytes),
+        cpus=min(one.cpus, other.cpus),
+        gpus=min(one.gpus, other.gpus),
     )
 
 

@@ -11,8 +11,10 @@ The core writes requests to standard input, a line of JSON each, and reads answe
 
     {"id": 1, "start": {...}}    start the node of a host; see below for the answer
     {"id": 1, "end": true}       end it, or give up its start; no answer
+    {"id": 1, "placed": ...}     Ray has chosen this machine, and the node starts there
     {"id": 1, "address": ...}    the node listens on "host:port", on the machine `node_id`, and may use `gpu_ids`
     {"id": 1, "error": ...}      it has not started; with `full` if no machine has room
+    {"event": "reached"}         the head accepts connections, which the process has waited for
     {"event": "connected"}       with the address of the cluster, and whether this process has started the cluster
     {"event": "failed"}          with an error: there is no cluster. The process ends
     {"event": "nodes"}           with the machines and what is free on each; written when it changes
@@ -30,14 +32,17 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import IO, Any, Final
 
 import ray
 from ray._private import ray_constants, services
+from ray._private.authentication import authentication_token_setup
 from ray._private.state import available_resources_per_node  # there is no public function for a single machine
-from ray.exceptions import ActorDiedError, RayError
+from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, GcsClient, get_authentication_mode
+from ray.exceptions import ActorDiedError, AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from puna.runtime.gpu_memory import smallest_bytes
@@ -54,6 +59,12 @@ GPU_SECONDS: Final = 15.0
 """How long the first listing waits for what machines tell of their GPUs."""
 START_SECONDS: Final = 90.0
 """How long a node may take from its actor's start until it listens."""
+LOOK_SECONDS: Final = 1.0
+"""How long an actor may take to run until it is asked whether the machines are there that the head counts as alive."""
+AGENT_SECONDS: Final = 1.0
+"""How long the agent of a machine may take to accept a connection."""
+AGENTS_AT_ONCE: Final = 64
+"""Number of machines that are asked at once."""
 PING_SECONDS: Final = 2.0
 """How long the head may take to accept a connection."""
 WAIT_SECONDS: Final = 0.2
@@ -62,6 +73,7 @@ ATTEMPTS: Final = 5
 """Number of actors that are tried for a host."""
 RETRY_SECONDS: Final = 0.5
 """Pause between two of them."""
+AUTH_MODE: Final = "RAY_AUTH_MODE"
 ERRORS: Final = (RayError, RuntimeError, ValueError, ConnectionError, OSError, TimeoutError)
 """The errors that Ray's functions raise."""
 
@@ -84,8 +96,10 @@ class Driver:
         `wait` begins with waiting until the head accepts connections.
         """
         threading.Thread(target=self._read, name="read", daemon=True).start()
-        while wait and not _accepts(address):
-            time.sleep(WAIT_SECONDS)
+        if wait:
+            while not _accepts(address):
+                time.sleep(WAIT_SECONDS)
+            self._write({"event": "reached"})
         try:
             local = _connect(address)
         except ERRORS as error:
@@ -122,6 +136,7 @@ class Driver:
                 self._end(key)
                 return
             actor, found = placed
+            self._write({"id": key, "placed": found["node_id"]})
             start = actor.start.remote(found["host"], found["head"], wanted["certificate"], wanted["lease_seconds"])
             if not _done(start, START_SECONDS):
                 raise RuntimeError(f"the node has not started within {START_SECONDS:g} s")
@@ -136,16 +151,25 @@ class Driver:
     def _placed(self, key: int, wanted: Mapping[str, Any]) -> "tuple[Any, Mapping[str, Any]] | None":
         """Return an actor that runs, and its machine; None if there is no room. Raises what Ray raises.
 
-        Ray may choose a machine that has just gone, so another actor follows one that has never run.
+        Ray may choose a machine that has just gone, of which the head hears after 15 s. So another actor follows one
+        that has never run, and one that does not run soon if a machine is found to be gone, then on the others.
         """
+        deadline = time.monotonic() + wanted["placement_seconds"]
+        gone: set[str] = set()
         for attempt in range(ATTEMPTS):
-            actor = ray.remote(HostActor).options(**_options(wanted, attempt)).remote()
+            actor = ray.remote(HostActor).options(**_options(wanted, attempt, gone)).remote()
             self._actors[key] = actor
             if key not in self._starting:
                 raise RuntimeError("the start was given up")
             place = actor.place.remote()
-            if not _done(place, wanted["placement_seconds"]):
-                return None
+            if not _done(place, min(LOOK_SECONDS, wanted["placement_seconds"])):
+                new = _gone_machines() - gone if attempt < ATTEMPTS - 1 else set()
+                if new and not _done(place, 0):
+                    gone |= new
+                    ray.kill(actor)
+                    continue
+                if not _done(place, max(deadline - time.monotonic(), 0)):
+                    return None
             try:
                 return actor, ray.get(place)
             except ActorDiedError:
@@ -218,6 +242,7 @@ def _connect(address: str) -> bool:
     try:
         if head is not None:
             _ping(head)
+            _check_token(head)
             ray.init(address=head, **quiet)
             return False
     except ConnectionError:
@@ -229,6 +254,24 @@ def _connect(address: str) -> bool:
     ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(address="local", include_dashboard=False, object_store_memory=LOCAL_OBJECT_BYTES, **quiet)
     return True
+
+
+def _check_token(head: str) -> None:
+    """Raise ConnectionError if the cluster wants a token that this process does not have.
+
+    Ray itself would try for 20 seconds, or end the process, and not name the reason.
+    """
+    # `ray start --head` wants the token as soon as there is one, without being told.
+    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    where = "it is in ~/.ray/auth_token of the head, and belongs there on each machine or into RAY_AUTH_TOKEN"
+    token = AuthenticationTokenLoader.instance()
+    if get_authentication_mode() == AuthenticationMode.TOKEN and not token.has_token(ignore_auth_mode=True):
+        raise ConnectionError(f"RAY_AUTH_MODE is `token`, and there is no token: {where}")
+    try:
+        GcsClient(address=head)
+    except AuthenticationError:
+        mode = "" if os.environ.get(AUTH_MODE) == "token" else f", with {AUTH_MODE}=token"
+        raise ConnectionError(f"the head {head} wants the token of its cluster: {where}{mode}") from None
 
 
 def _accepts(address: str) -> bool:
@@ -249,9 +292,10 @@ def _ping(address: str) -> None:
         raise ConnectionError(f"the head {address} cannot be reached: {reason}") from None
 
 
-def _options(wanted: Mapping[str, Any], attempt: int) -> dict[str, Any]:
-    """Return the options of an actor."""
-    near, only = wanted["near"], wanted["only"]
+def _options(wanted: Mapping[str, Any], attempt: int, gone: "set[str]") -> dict[str, Any]:
+    """Return the options of an actor, which does not run on machines that are gone."""
+    near, only = wanted["near"], _labels(wanted["only"], gone)
+    # An affinity that is soft leaves for any machine, also for one that the labels exclude.
     strategy = NodeAffinitySchedulingStrategy(near, soft=True) if near and not only else "SPREAD"
     return {
         "name": f"{wanted['name']}-{attempt}",
@@ -262,9 +306,31 @@ def _options(wanted: Mapping[str, Any], attempt: int) -> dict[str, Any]:
         "num_gpus": wanted["gpus"],
         "memory": wanted["memory_bytes"],
         "scheduling_strategy": strategy,
-        # An affinity that is soft leaves for any machine, also for one that is not in `only`.
-        "label_selector": {NODE_ID: f"in({','.join(only)})"} if only else None,
+        "label_selector": {NODE_ID: only} if only else None,
     }
+
+
+def _labels(only: Sequence[str], gone: "set[str]") -> str:
+    """Return the expression for these machines, or all if there are none, without those that are gone."""
+    # An expression without a machine would let in all.
+    if left := [each for each in only if each not in gone] or list(only):
+        return f"in({','.join(left)})"
+    return f"!in({','.join(sorted(gone))})" if gone else ""
+
+
+def _gone_machines() -> "set[str]":
+    """Return the machines that the head counts as alive and whose agents accept no connection."""
+
+    def accepts(node: Mapping[str, Any]) -> bool:
+        try:
+            socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), AGENT_SECONDS).close()
+        except OSError:
+            return False
+        return True
+
+    alive = [each for each in ray.nodes() if each["Alive"]]
+    with ThreadPoolExecutor(AGENTS_AT_ONCE) as asking:
+        return {each["NodeID"] for each, there in zip(alive, asking.map(accepts, alive), strict=True) if not there}
 
 
 def _full(wanted: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ through its actor. The authority signs nothing else, so cores that share a clust
 
 A process of its own holds the connection to the cluster (`ray_connection`). When it ends, another one is started at
 once, which waits for the head if that is gone. Starts wait for the new connection for as long as it may take, if the
-head still runs. After an end of the head they wait for RECONNECT_SECONDS and then fail with an error that says so,
-since no one can say when a cluster is whole again.
+head still runs. After an end of the head, or an attempt to connect that has failed, they wait for RECONNECT_SECONDS and
+then fail with an error that says so, since no one can say when a cluster is whole again.
 """
 
 import asyncio
@@ -90,6 +90,8 @@ class RayLauncher:
         self._watching: asyncio.Task[None] | None = None
         self._headless = False
         """True from the end of the head until there is a connection again."""
+        self._refusal = ""
+        """Why the last attempt to connect has failed; empty if it has not."""
         self._wait_until: float | None = None
         """See `_patience`. None: no start has waited since the end of the head."""
         self._unreached: tuple[float, str] | None = None
@@ -110,7 +112,12 @@ class RayLauncher:
         number = next(self._numbers)
         wanted = self._wanted(requirements, number)
         taken = HostResources(cpus=wanted["cpus"], gpus=wanted["gpus"], memory_bytes=wanted["memory_bytes"])
-        placed = await connection.start(wanted)
+
+        def on_place(node_id: str) -> None:
+            connection.note_taken(node_id, taken)
+            requirements.on_placed()
+
+        placed = await connection.start(wanted, on_place)
         node = Node(placed.address, self._context, self._next_socket, self._silence_seconds)
         self._nodes[number] = node
         self._placed[number] = placed, wanted["gpus"]
@@ -215,7 +222,7 @@ class RayLauncher:
                     connection = await asyncio.shield(opening)
             except TimeoutError:
                 text = f"Ray's head {address} was gone, and the connection to it is not open again yet"
-                raise NodeError(text) from None
+                raise NodeError(self._refusal or text) from None
         connection.check()
         return connection
 
@@ -227,10 +234,10 @@ class RayLauncher:
     def _patience(self) -> float | None:
         """Return until when starts wait for the connection, by the loop's clock; None: for as long as it takes.
 
-        All starts after one end of the head share this time. Models are loaded one after the other, so the times of
-        several would add up for the last one.
+        All starts after one end of the head share this time. They follow each other, so the times of several would
+        add up for the last one.
         """
-        if not self._headless:
+        if not self._headless and not self._refusal:
             return None
         if self._wait_until is None:
             self._wait_until = asyncio.get_running_loop().time() + RECONNECT_SECONDS
@@ -280,12 +287,14 @@ class RayLauncher:
         connection = RayConnection(address, self._program)
         try:
             await connection.open(wait=bool(address))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, NodeError):
+                self._refusal, self._wait_until = str(error), None
             await asyncio.shield(connection.aclose())
             raise
         kind = "a Ray cluster on this machine" if connection.local else "the Ray cluster"
         log.info("hosts run on %s, %s, with %d machines", kind, connection.address, len(connection.nodes))
-        self._connection, self._headless, self._wait_until = connection, False, None
+        self._connection, self._headless, self._refusal, self._wait_until = connection, False, "", None
         self._watching = asyncio.create_task(self._watch(connection), context=without_request())
         return connection
 

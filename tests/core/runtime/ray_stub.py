@@ -1,8 +1,9 @@
 """Stands for puna.runtime.ray_driver and a cluster of two machines, both of which are this one.
 
 RAY_STUB says what it does: "refuse" the connection, answer "nonsense", be "full", be "silent" after the first listing,
-never "answer" a start, or end at the first one ("end once"). RAY_STUB_LOG is a file that hears every request. Told to
-wait for the head, it waits until RAY_STUB_OPEN exists, if that is set.
+be "slow" to connect (until RAY_STUB_OPEN exists), never "answer" a start, leave it "placed", or end at the first one
+("end once"). RAY_STUB_LOG is a file that hears every request. Told to wait for the head, it waits until RAY_STUB_OPEN
+exists, if that is set.
 """
 
 import json
@@ -36,6 +37,10 @@ def main():
         log.write(json.dumps({"address": sys.argv[1], "pid": os.getpid()}) + "\n")
         log.flush()
         if "wait" in sys.argv and (path := os.environ.get("RAY_STUB_OPEN")):
+            wait_for(Path(path))
+        if "wait" in sys.argv:
+            write({"event": "reached"})
+        if MODE == "slow" and (path := os.environ.get("RAY_STUB_OPEN")):
             wait_for(Path(path))
         if MODE == "refuse":
             write({"event": "failed", "error": "no cluster here"})
@@ -72,6 +77,9 @@ def serve(log):
         elif MODE not in ("silent", "answer"):
             actors[key] = HostActor()
             wanted = request["start"]
+            write({"id": key, "placed": "n1"})
+            if MODE == "placed":
+                continue
             head = os.environ["RAY_STUB_HEAD"]
             address = actors[key].start("127.0.0.1", head, wanted["certificate"], wanted["lease_seconds"])
             write({"id": key, "node_id": "n1", "address": address, "gpu_ids": ["0"]})

@@ -125,9 +125,9 @@ async def test_there_is_no_room_where_hosts_take_it_all(launch):
     launcher = await launch()
     connection = await launcher._connect()
     small, large = HostResources(cpus=2.0, gpus=1.0, memory_bytes=1000), HostResources(cpus=1.0, memory_bytes=9001)
-    connection.nodes = connection.nodes[:1]
+    connection.told = connection.nodes[:1]
     assert launcher.has_room(small)
-    connection.nodes = (replace(connection.nodes[0], free=HostResources(cpus=1.0, memory_bytes=1000)),)
+    connection.told = (replace(connection.nodes[0], free=HostResources(cpus=1.0, memory_bytes=1000)),)
     # Nobody could end for it, or it would not help.
     assert launcher.has_room(small)
     launcher._nodes[1] = Closed()
@@ -148,7 +148,7 @@ async def test_gpus_are_asked_for_where_there_are_some(launch):
     needed = replace(NEEDED, resources=HostResources(cpus=3.0, gpus=1.0, memory_bytes=7))
     wanted = launcher._wanted(needed, 1)
     assert (wanted["cpus"], wanted["gpus"], wanted["memory_bytes"], wanted["placement_seconds"]) == (3.0, 0.0, 7, 7.0)
-    connection.nodes = (replace(connection.nodes[0], total=HostResources(gpus=2.0)),)
+    connection.told = (replace(connection.nodes[0], total=HostResources(gpus=2.0)),)
     assert launcher._wanted(needed, 1)["gpus"] == 1.0
 
 
@@ -157,7 +157,7 @@ async def test_the_gpus_of_running_hosts_are_told_apart(launch):
     launcher = await launch()
     connection = await launcher._connect()
     total = HostResources(gpus=2.0, cpus=8.0, memory_bytes=9)
-    connection.nodes = (replace(connection.nodes[0], total=total, free=replace(total, gpus=0.8)),)
+    connection.told = (replace(connection.nodes[0], total=total, free=replace(total, gpus=0.8)),)
     for number in range(2):
         placed = ray_connection.PlacedNode(key=number, node_id="n1", address="", gpu_ids=(str(number),))
         launcher._nodes[number], launcher._placed[number] = Closed(), (placed, 0.6)
@@ -173,7 +173,7 @@ async def test_a_machine_is_named_only_where_gpus_differ(launch):
 
     def wanted(*sizes):
         room = HostResources(gpus=2.0, memory_bytes=9)
-        connection.nodes = tuple(
+        connection.told = tuple(
             replace(each, gpu_bytes=size << 30, total=room, free=room)
             for each, size in zip(connection.nodes, sizes, strict=True)
         )
@@ -200,6 +200,7 @@ async def test_a_head_that_was_gone_is_connected_again_and_no_load_waits_long(la
     back = tmp_path / "back"
     monkeypatch.setattr(ray_launcher, "RECONNECT_SECONDS", 0.2)
     monkeypatch.setenv("RAY_STUB_OPEN", str(back))
+    monkeypatch.setattr(ray_connection, "CONNECT_SECONDS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setenv("RAY_STUB_HEAD", f"127.0.0.1:{port}")
@@ -218,6 +219,7 @@ async def test_a_head_that_was_gone_is_connected_again_and_no_load_waits_long(la
         monkeypatch.setattr(ray_launcher, "RECONNECT_SECONDS", 1000.0)
         with pytest.raises(NodeError, match="not open again yet"):
             await launcher.start(NEEDED)
+        await asyncio.sleep(2.0)  # for the head itself there is no time
         back.touch()
         await until(lambda: launcher._connection.usable)
         with pytest.raises(ClusterFullError):
@@ -260,6 +262,47 @@ async def test_a_connection_that_fails_is_told(launch, mode, error):
     for _ in range(2):
         with pytest.raises(NodeError, match=error):
             await launcher.start(NEEDED)
+
+
+async def test_a_load_waits_shortly_for_an_attempt_to_connect_after_one_that_failed(launch, tmp_path, monkeypatch):
+    launcher = await launch("refuse")
+    with pytest.raises(NodeError, match="no cluster here"):
+        await launcher.start(NEEDED)
+    monkeypatch.setattr(ray_launcher, "RECONNECT_SECONDS", 0.2)
+    monkeypatch.setenv("RAY_STUB", "slow")
+    back = tmp_path / "back"
+    monkeypatch.setenv("RAY_STUB_OPEN", str(back))
+    with pytest.raises(NodeError, match="no cluster here"):
+        await launcher.start(NEEDED)
+    back.touch()
+    await launcher._connect()
+    assert launcher._connection.usable
+
+
+async def test_the_machine_of_a_host_is_told_before_the_host_starts(launch, heard):
+    """The head may tell later what is free there. Until then no other host is promised the same."""
+    launcher, placed = await launch("placed"), asyncio.Event()
+    taken = HostResources(cpus=1.0, memory_bytes=600)
+    starting = asyncio.create_task(launcher.start(replace(NEEDED, resources=taken, on_placed=placed.set)))
+    await placed.wait()
+    connection = launcher._connection
+    assert connection.nodes[0].free == HostResources(cpus=1.0, memory_bytes=400)
+    assert connection.nodes[1].free == connection.told[1].free
+    # The head has heard of it, or of even less.
+    connection.told = (replace(connection.told[0], free=HostResources(cpus=1.0, memory_bytes=300)), connection.told[1])
+    assert connection.nodes[0].free == HostResources(cpus=1.0, memory_bytes=300)
+    connection.note_free("n1", HostResources(cpus=1.0))
+    assert connection.nodes[0].free.cpus == 2.0
+    starting.cancel()
+    await asyncio.wait({starting})
+
+
+async def test_what_a_host_has_taken_is_the_heads_to_tell_after_a_while(launch, monkeypatch):
+    monkeypatch.setattr(ray_connection, "TOLD_SECONDS", 0.0)
+    launcher = await launch()
+    await launcher._connect()
+    launcher._connection.note_taken("n1", HostResources(cpus=1.0))
+    assert launcher._connection.nodes == launcher._connection.told
 
 
 async def test_a_closed_launcher_ends_its_process(launch, heard):
