@@ -9,8 +9,14 @@ can go.
 
 from typing import Final
 
-SINGLE_SEQUENCE: Final = frozenset({"plamo2", "arwkv7", "rwkv6qwen2"})
-"""Architectures that get one slot, since llama.cpp stores wrong states for several sequences.
+MASKED_FIRST_ROW: Final = frozenset({"chameleon"})
+"""Architectures whose graph takes the tokens of images out of the first row of logits alone.
+
+A batch without logits ends the process. So each batch of them is a part of one sequence with one row, and none has
+draft tokens.
+"""
+SINGLE_SEQUENCE: Final = frozenset({"plamo2", "arwkv7", "rwkv6qwen2"}) | MASKED_FIRST_ROW
+"""Architectures that get one slot, since llama.cpp stores wrong states for several sequences, or masks one row.
 
 PLaMo-2's go to wrong places. Of ARWKV-7 and QRWKV-6, those behind the first get the token shift of another token.
 """

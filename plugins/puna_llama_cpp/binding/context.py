@@ -105,6 +105,8 @@ class Context:
         parameters.n_seq_max = options.max_sequences
         self.outputs_all = weights.architecture in architectures.UNSELECTED_OUTPUTS
         """True if every token of a batch must get logits, so that the row of a token has its logits."""
+        self.one_output = weights.architecture in architectures.MASKED_FIRST_ROW
+        """True if each batch needs one row of logits, and gets no more."""
         if not (options.embeddings or self.outputs_all):
             # Without a bound llama.cpp reserves logits for every token of a batch, a vocabulary's width each.
             parameters.n_outputs_max = max(options.sequences, MIN_OUTPUTS) + SCORED_OUTPUTS

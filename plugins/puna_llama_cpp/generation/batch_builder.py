@@ -156,7 +156,7 @@ class BatchBuilder:
             sequence.slot,
             position,
             tokens + draft.tokens,
-            output=share.completes,
+            output=share.completes or self._context.one_output,
             all_outputs=bool(draft.tokens),
             outputs=sequence.scores.rows(start, share.count),
         )

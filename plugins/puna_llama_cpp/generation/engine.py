@@ -260,7 +260,7 @@ class Engine:
             sequence.slot,
             part.vectors,
             part.positions,
-            output=share.completes,
+            output=share.completes or self._context.one_output,
             outputs_all=self._context.outputs_all,
         )
         prompts = [sequence.slot] if sequence.tiled else []
@@ -284,7 +284,8 @@ class Engine:
         # lets them in.
         only_decoding = all(item.decoding for item in items)
         shares = schedule.plan(items, self._context.batch_size, 0 if only_decoding else self._prefill_tokens())
-        speculate = only_decoding and not self._waiting and self._context.supports_partial_removal
+        drafts = self._context.supports_partial_removal and not self._context.one_output
+        speculate = only_decoding and not self._waiting and drafts
         step = self._builder.build(shares, speculate=speculate)
 
         def decode() -> None:

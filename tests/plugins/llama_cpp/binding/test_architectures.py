@@ -40,6 +40,16 @@ async def test_logits_are_those_of_the_last_token(load, tmp_path):
     assert cached == 90
 
 
+async def test_a_batch_without_logits_does_not_end_the_process(load, tmp_path):
+    """llama.cpp's graph of Chameleon takes the tokens of images out of the first row of logits, and wants one."""
+    make.make(tmp_path / "model.gguf", "chameleon")
+    model = await load(path=str(tmp_path / "model.gguf"), batch_size=32, parallel=4, **PLAIN)
+    found = await asyncio.gather(*(scores(model, prompt(seed, 90)) for seed in (1, 2)))
+    for seed, (values, _) in zip((1, 2), found, strict=True):
+        whole = await load(path=str(tmp_path / "model.gguf"), batch_size=512, parallel=1, **PLAIN)
+        assert values == pytest.approx((await scores(whole, prompt(seed, 90)))[0], abs=NOISE)
+
+
 @pytest.mark.parametrize("architecture", ["arwkv7", "rwkv6qwen2"])
 async def test_prompts_at_once_have_states_of_their_own(load, tmp_path, architecture):
     """llama.cpp stores the token shift of several prompts as if their last tokens stood side by side."""
