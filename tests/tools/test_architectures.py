@@ -14,6 +14,7 @@ def text(*pairs):
 def test_a_difference_counts_up_to_where_the_tokens_part():
     assert checks.difference(text((1, -0.5), (2, -0.25)), text((1, -0.5), (2, -0.5))) == 0.25
     assert checks.difference(text((1, -0.5), (2, -1.0), (3, -9)), text((1, -0.5), (4, -1.0), (3, -1))) == 0
+    assert checks.difference(text((1, -0.5), (2, -0.25)), text((1, -0.5))) == 0
     assert checks.difference(text((1, float("nan"))), text((1, -1.0))) == float("inf")
 
 

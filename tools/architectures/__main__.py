@@ -25,6 +25,10 @@ SECONDS = 180
 """How long the checks of one model may take."""
 
 
+REFUSALS = ("InvalidRequestError", "UnsupportedError")
+"""Errors by which a backend refuses a model."""
+
+
 @dataclass(frozen=True)
 class Row:
     """What came out of one model."""
@@ -80,7 +84,10 @@ def checked(path: Path) -> Row:
     found = json.loads(done.stdout)
     differences = found["differences"].items()
     wrong = [f"{name}: {value:.4f}" for name, value in differences if not value <= MOST.get(name, MOST_ROUNDING)]
-    return Row(path.stem, ", ".join([*wrong, found["error"]]).strip(", "), found["facts"], faulty=bool(wrong))
+    error = found["error"]
+    # A refusal has a text for users. Any other error is a fault of a model or of a check.
+    faulty = bool(wrong) or (bool(error) and not error.startswith(REFUSALS))
+    return Row(path.stem, ", ".join([*wrong, error]).strip(", "), found["facts"], faulty=faulty)
 
 
 def main() -> int:

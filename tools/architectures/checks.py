@@ -166,9 +166,15 @@ class Runner:
                 await self.quantized_texts(path, exact_kernels=check == "exact"), plain, strict=True
             ):
                 self.compare(check, text, other)
+                if check == "exact" and len(text) != len(other):
+                    self.differences[check] = float("inf")
 
     async def quantized_texts(self, path: str, **options: bool) -> list[Text]:
-        """Return what quantized weights write, as most users have them: with flash attention and an F16 cache."""
+        """Return what quantized weights write, as most users have them: with flash attention and an F16 cache.
+
+        Without drafts, since ggml gives several columns other bits than one.
+        """
+        options = {"speculative_decoding": False, **options}
         spec = {"path": path, "kv_cache_type": "", "flash_attention": "", "backend_options": options}
         prompts = [words(seed, length) for seed, length in enumerate((1, 3, 7, 40, 150, 600))]
         async with self.model(**spec) as model:
@@ -228,10 +234,11 @@ def apart(left: float, right: float) -> float:
 def difference(left: Text, right: Text) -> float:
     """Return the difference of two texts, as the module's docstring defines it."""
     most = 0.0
-    for one, other in zip(left, right, strict=True):
+    for one, other in zip(left, right, strict=False):
         most = max(most, apart(one.logprob, other.logprob))
         if one.token_id != other.token_id:
-            break
+            return most
+    # The rest of the longer text has no counterpart: an incomplete character at the end of the other is not reported.
     return most
 
 
