@@ -22,7 +22,7 @@ from puna_client.v1 import chat_pb2, generate_pb2
 
 Message = TypeVar("Message", chat_pb2.StreamChatResponse, generate_pb2.StreamGenerateResponse)
 MESSAGE_SECONDS: Final = 0.004
-"""Least time between two messages with deltas on a socket. Models that are slower send each delta at once."""
+"""Time between two messages with deltas on a socket. Models that are about as slow send each delta at once."""
 
 
 async def collected(events: AsyncGenerator[Event], entry: Entry) -> tuple[list[Delta], Done]:
