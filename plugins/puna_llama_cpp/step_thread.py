@@ -26,6 +26,7 @@ _WAKE_BYTES: Final = 64
 """Bytes that are read of the pipe of a LoopInbox. It seldom holds more than one."""
 # PyDLL calls without releasing Python's lock. The pipe does not block, so the call takes a microsecond or two.
 _write: Final = ctypes.PyDLL(None).write
+_write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
 
 
 class ResultQueue(Generic[T]):
