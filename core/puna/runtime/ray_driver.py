@@ -73,7 +73,6 @@ ATTEMPTS: Final = 5
 """Number of actors that are tried for a host."""
 RETRY_SECONDS: Final = 0.5
 """Pause between two of them."""
-AUTH_MODE: Final = "RAY_AUTH_MODE"
 ERRORS: Final = (RayError, RuntimeError, ValueError, ConnectionError, OSError, TimeoutError)
 """The errors that Ray's functions raise."""
 
@@ -166,6 +165,7 @@ class Driver:
                 new = _gone_machines() - gone if attempt < ATTEMPTS - 1 else set()
                 if new and not _done(place, 0):
                     gone |= new
+                    self._leave_agent(gone)
                     ray.kill(actor)
                     continue
                 if not _done(place, max(deadline - time.monotonic(), 0)):
@@ -177,6 +177,18 @@ class Driver:
                     raise
                 time.sleep(RETRY_SECONDS)
         return None
+
+    def _leave_agent(self, gone: "set[str]") -> None:
+        """End this process if its own agent is gone and its machine has another one, which the next process uses.
+
+        Ray asks a driver's own agent for places until the head gives that up.
+        """
+        own = ray.get_runtime_context().get_node_id()
+        hosts = {each["NodeID"]: each["NodeManagerAddress"] for each in ray.nodes() if each["Alive"]}
+        if own in gone and any(hosts[each] == hosts.get(own) for each in hosts.keys() - gone):
+            for each in list(self._starting):
+                self._end(each)
+            os._exit(1)
 
     def _end(self, key: int) -> None:
         """Kill an actor. Its node ends, if it runs; see `puna.node.supervision`."""
@@ -270,7 +282,7 @@ def _check_token(head: str) -> None:
     try:
         GcsClient(address=head)
     except AuthenticationError:
-        mode = "" if os.environ.get(AUTH_MODE) == "token" else f", with {AUTH_MODE}=token"
+        mode = "" if os.environ.get("RAY_AUTH_MODE") == "token" else ", with RAY_AUTH_MODE=token"
         raise ConnectionError(f"the head {head} wants the token of its cluster: {where}{mode}") from None
 
 
