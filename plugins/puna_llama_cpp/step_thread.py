@@ -13,7 +13,6 @@ import asyncio
 import ctypes
 import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
@@ -37,9 +36,7 @@ class ResultQueue(Generic[T]):
 
     def __init__(self) -> None:
         """Belong to the running event loop."""
-        self._loop = asyncio.get_running_loop()
-        self.inbox = LoopInbox.of(self._loop)
-        """The inbox through which the results come."""
+        self.loop = asyncio.get_running_loop()
         self._items: deque[T | BaseException] = deque()
         self._reader: asyncio.Future[None] | None = None
 
@@ -54,7 +51,7 @@ class ResultQueue(Generic[T]):
     async def get(self) -> T:
         """Return the next result. Raises the result if it is an exception."""
         while not self._items:
-            self._reader = self._loop.create_future()
+            self._reader = self.loop.create_future()
             await self._reader
         item = self._items.popleft()
         if isinstance(item, BaseException):
@@ -63,28 +60,18 @@ class ResultQueue(Generic[T]):
 
 
 class LoopInbox:
-    """The results that step threads have handed to one event loop and that it has not taken yet."""
+    """The results that a step thread has handed to one event loop and that it has not taken yet."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Belong to a loop. Call it on the loop's thread."""
+        self._loop = loop
         self._batches: deque[list[tuple[ResultQueue[Any], Any]]] = deque()
         self._woken = False
         """Whether the loop is woken already."""
-        reading, self._writing = os.pipe()
-        for end in (reading, self._writing):
+        self._reading, self._writing = os.pipe()
+        for end in (self._reading, self._writing):
             os.set_blocking(end, False)
-            # Once neither the loop nor a step thread can use the inbox: another file may have the number then.
-            weakref.finalize(self, os.close, end)
-        loop.add_reader(reading, self._take, reading)
-
-    @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> "LoopInbox":
-        """Return the inbox of a loop. Call it on the loop's thread."""
-        made = _inboxes.get(loop)
-        if made is None or (inbox := made()) is None:
-            inbox = cls(loop)
-            _inboxes[loop] = weakref.ref(inbox)
-        return inbox
+        loop.add_reader(self._reading, self._take)
 
     def deliver(self, batch: list[tuple[ResultQueue[Any], Any]]) -> None:
         """Have the loop put results into their queues. Call it on any thread. A loop that has ended takes nothing."""
@@ -94,27 +81,48 @@ class LoopInbox:
             self._woken = True
             _write(self._writing, b"\0", 1)
 
-    def _take(self, reading: int) -> None:
-        os.read(reading, _WAKE_BYTES)
+    def close(self) -> None:
+        """Close the pipe once the loop has taken all results. Call it on any thread, when nothing is delivered."""
+        try:
+            self._loop.call_soon_threadsafe(self._close)
+        except RuntimeError:  # the loop is closed
+            self._close_pipe()
+
+    def _take(self) -> None:
+        os.read(self._reading, _WAKE_BYTES)
         self._woken = False
+        self._put_all()
+
+    def _put_all(self) -> None:
         while self._batches:
             for results, item in self._batches.popleft():
                 results.put(item)
 
+    def _close(self) -> None:
+        self._put_all()
+        self._loop.remove_reader(self._reading)
+        self._close_pipe()
 
-# A loop keeps its inbox as a reader, until it is closed. An inbox refers to its loop, so it must not be kept here too.
-_inboxes: Final = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[LoopInbox]]()
+    def _close_pipe(self) -> None:
+        for end in (self._reading, self._writing):
+            os.close(end)
 
 
 class BatchedDelivery:
     """Collects results on the step thread and hands them over with one call for each event loop."""
 
     def __init__(self) -> None:
+        self._inboxes: dict[asyncio.AbstractEventLoop, LoopInbox] = {}
         self._batches: dict[LoopInbox, list[tuple[ResultQueue[Any], Any]]] = {}
+
+    def connect(self, results: ResultQueue[T]) -> None:
+        """Make a way to the event loop of a request. Call it there, before the first result."""
+        if results.loop not in self._inboxes:
+            self._inboxes[results.loop] = LoopInbox(results.loop)
 
     def put(self, results: ResultQueue[T], item: T | BaseException) -> None:
         """Add a result to the next delivery."""
-        self._batches.setdefault(results.inbox, []).append((results, item))
+        self._batches.setdefault(self._inboxes[results.loop], []).append((results, item))
 
     def send(self) -> None:
         """Deliver all results that were put since the last call."""
@@ -122,6 +130,12 @@ class BatchedDelivery:
             batches, self._batches = self._batches, {}
             for inbox, batch in batches.items():
                 inbox.deliver(batch)
+
+    def close(self) -> None:
+        """Free the ways to the event loops. Call it when all results are sent."""
+        inboxes, self._inboxes = self._inboxes, {}
+        for inbox in inboxes.values():
+            inbox.close()
 
 
 class StepThread:

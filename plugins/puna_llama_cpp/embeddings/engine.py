@@ -41,7 +41,7 @@ def normalized(vector: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class EmbeddingEngine:
-    """Embeds texts on a context. All methods may be called from any thread."""
+    """Embeds texts on a context. All methods but `submit` may be called from any thread."""
 
     def __init__(self, context: Context, *, slots: int, batch_tokens: int, length: int) -> None:
         """Batch up to `slots` texts of `batch_tokens` tokens in all. Vectors have `length` numbers."""
@@ -57,10 +57,11 @@ class EmbeddingEngine:
         self._thread.start()
 
     def submit(self, job: Job, texts: Sequence[list[int]]) -> None:
-        """Queue the texts of a request. Raises BackendError if the model was unloaded."""
+        """Queue the texts of a request of the running event loop. Raises BackendError if the model was unloaded."""
         with self._lock:
             if self._closed:
                 raise unloaded_error()
+            self._delivery.connect(job.results)
             self._queue.add(job, texts)
         self._thread.wake()
 
@@ -84,6 +85,7 @@ class EmbeddingEngine:
             self._closed = True
             self._context.set_abort(True)
         self._thread.close()
+        self._delivery.close()
 
     def _on_thread_end(self) -> None:
         with self._lock:

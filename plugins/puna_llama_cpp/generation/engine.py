@@ -94,10 +94,11 @@ class Engine:
         self._thread.start()
 
     def submit(self, sequence: Sequence) -> None:
-        """Queue a sequence. Raises BackendError if the model was unloaded."""
+        """Queue a sequence of the running event loop. Raises BackendError if the model was unloaded."""
         with self._lock:
             if self._closed:
                 raise unloaded_error()
+            self._delivery.connect(sequence.results)
             self._arrived.append(sequence)
         self._thread.wake()
 
@@ -142,6 +143,7 @@ class Engine:
             self._closed = True
             self._context.set_abort(True)
         self._thread.close()
+        self._delivery.close()
         if self._disk is not None:
             # The decode thread has ended, so this one may use the context.
             self._disk.close([] if self._crashed else self._slots.contents())

@@ -1,10 +1,9 @@
 """The step count of a step thread, by which the core tells work from a hang, and the way of its results to the loop."""
 
 import asyncio
-import gc
 import threading
 import time
-import weakref
+from pathlib import Path
 
 import pytest
 
@@ -79,7 +78,7 @@ def delivering(delivery, *results):
 
 
 async def test_results_come_in_order_and_an_exception_is_raised():
-    delivery, queue = BatchedDelivery(), ResultQueue()
+    queue = connected_queue(delivery := BatchedDelivery())
     count = 2_000
     thread = delivering(delivery, *((queue, item) for item in range(count)), (queue, KeyError("x")))
     async with asyncio.timeout(30):
@@ -90,7 +89,8 @@ async def test_results_come_in_order_and_an_exception_is_raised():
 
 
 async def test_the_results_of_a_step_come_in_one_turn_of_the_loop():
-    delivery, queues = BatchedDelivery(), [ResultQueue() for _ in range(3)]
+    delivery = BatchedDelivery()
+    queues = [connected_queue(delivery) for _ in range(3)]
     readers = [asyncio.create_task(queue.get()) for queue in queues]
     await asyncio.sleep(0)
     for item, queue in enumerate(queues):
@@ -110,7 +110,7 @@ def test_each_loop_gets_its_own_results():
 
     def run(number):
         async def read():
-            made.append((queue := ResultQueue(), number))
+            made.append((queue := connected_queue(delivery), number))
             given.wait(30)
             return [await queue.get() for _ in range(10)]
 
@@ -132,16 +132,38 @@ def test_each_loop_gets_its_own_results():
     assert read_by_loop == {number: [(number, item) for item in range(10)] for number in range(2)}
 
 
-def test_a_loop_that_has_ended_takes_nothing_and_leaves_no_file_open():
-    async def made():
-        return ResultQueue()
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_is_sent_before_the_end_arrives_and_no_file_stays_open(ended):
+    """With `ended`, the loop has ended before and takes nothing."""
 
-    delivery, queue = BatchedDelivery(), asyncio.run(made())
-    for item in range(3):
-        delivery.put(queue, item)
+    async def connected():
+        return connected_queue(delivery)
+
+    async def whole():
+        queue = connected_queue(delivery)
+        delivery.put(queue, 1)
         delivery.send()
-    inbox = weakref.ref(queue.inbox)
-    del queue
-    gc.collect()
-    # Its files are closed with it.
-    assert inbox() is None
+        delivery.close()
+        return await queue.get()
+
+    delivery, before = BatchedDelivery(), open_files()
+    if ended:
+        queue = asyncio.run(connected())
+        for item in range(3):
+            delivery.put(queue, item)
+            delivery.send()
+        delivery.close()
+    else:
+        assert asyncio.run(asyncio.wait_for(whole(), 30)) == 1
+    delivery.close()
+    assert open_files() == before
+
+
+def connected_queue(delivery):
+    queue = ResultQueue()
+    delivery.connect(queue)
+    return queue
+
+
+def open_files():
+    return sorted(Path("/proc/self/fd").iterdir())
