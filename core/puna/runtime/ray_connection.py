@@ -9,7 +9,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -182,11 +182,17 @@ class RayConnection:
         if (left := self._left.get(node_id)) is not None:
             self._left[node_id] = left[0], _sum(left[1], resources)
 
-    def note_taken(self, node_id: str, resources: HostResources) -> None:
-        """Count resources of a machine as taken, although the head may not tell so at once."""
-        if (node := next((each for each in self.nodes if each.node_id == node_id), None)) is not None:
-            until = asyncio.get_running_loop().time() + TOLD_SECONDS
-            self._left[node_id] = until, _sum(node.free, resources, -1)
+    def note_taken(self, node_id: str, resources: HostResources, before: Iterable[RayNode]) -> None:
+        """Count resources of a machine as taken, although the head may not tell so at once.
+
+        `before`: the machines as they were when the host was asked for. By now the head may have told of it.
+        """
+        if (node := next((each for each in before if each.node_id == node_id), None)) is not None:
+            now, left = asyncio.get_running_loop().time(), _sum(node.free, resources, -1)
+            noted = self._left.get(node_id)
+            if noted is not None and noted[0] > now:
+                left = _smaller(left, noted[1])
+            self._left[node_id] = now + TOLD_SECONDS, left
 
     def check(self) -> None:
         """Raise NodeError if no host can be started now, NodeLostError if another connection may do."""

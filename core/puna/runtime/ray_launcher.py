@@ -113,8 +113,10 @@ class RayLauncher:
         wanted = self._wanted(requirements, number)
         taken = HostResources(cpus=wanted["cpus"], gpus=wanted["gpus"], memory_bytes=wanted["memory_bytes"])
 
+        before = connection.nodes
+
         def on_place(node_id: str) -> None:
-            connection.note_taken(node_id, taken)
+            connection.note_taken(node_id, taken, before)
             requirements.on_placed()
 
         placed = await connection.start(wanted, on_place)

@@ -301,8 +301,21 @@ async def test_what_a_host_has_taken_is_the_heads_to_tell_after_a_while(launch, 
     monkeypatch.setattr(ray_connection, "TOLD_SECONDS", 0.0)
     launcher = await launch()
     await launcher._connect()
-    launcher._connection.note_taken("n1", HostResources(cpus=1.0))
+    launcher._connection.note_taken("n1", HostResources(cpus=1.0), launcher._connection.told)
     assert launcher._connection.nodes == launcher._connection.told
+
+
+async def test_what_a_host_has_taken_counts_once_if_the_head_tells_first(launch):
+    launcher = await launch()
+    await launcher._connect()
+    connection, before = launcher._connection, launcher._connection.nodes
+    free = before[0].free
+    told = replace(before[0], free=replace(free, cpus=free.cpus - 1))
+    connection.told = (told, *before[1:])
+    connection.note_taken("n1", HostResources(cpus=1.0), before)
+    assert connection.nodes[0].free.cpus == free.cpus - 1
+    connection.note_taken("n1", HostResources(cpus=1.0), connection.nodes)
+    assert connection.nodes[0].free.cpus == free.cpus - 2
 
 
 async def test_a_closed_launcher_ends_its_process(launch, heard):
