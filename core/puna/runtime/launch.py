@@ -72,6 +72,15 @@ class Launched:
     """The folder of its opaque files, to be removed once the model is freed; empty if it has none."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """The calls by which a launch tells its caller what happens, and the load turn of the caller."""
+
+    on_progress: OnProgress
+    on_death: Callable[[], None]
+    turn: LoadTurn
+
+
 class ModelLauncher:
     """Chooses the backend of a model, checks the files and options, and loads it."""
 
@@ -236,44 +245,30 @@ class ModelLauncher:
         # Before the load, so that a file which is changed meanwhile counts as another attempt.
         attempt = await asyncio.to_thread(attempt_of, requirements, backend)
         try:
-            launched = await self._placed(backend, requirements, on_progress, on_death, turn)
+            launched = await self._placed(backend, requirements, _Caller(on_progress, on_death, turn))
         except HostFailedError as error:
             self._back_off.failed(attempt, str(error))
             raise
         self._back_off.succeeded(attempt)
         return launched
 
-    async def _placed(
-        self,
-        backend: Plugin,
-        requirements: ModelRequirements,
-        on_progress: OnProgress,
-        on_death: Callable[[], None],
-        turn: LoadTurn,
-    ) -> Launched:
+    async def _placed(self, backend: Plugin, requirements: ModelRequirements, caller: _Caller) -> Launched:
         """Load a model, whose own files, if it has any, lie in a folder under their names."""
         if not requirements.spec.files:
-            return await self._verified(backend, requirements, on_progress, on_death, turn)
+            return await self._verified(backend, requirements, caller)
         folder = self._sockets.next().with_suffix(".files")
         try:
             placed = replace(requirements, spec=await in_thread(model_folders.place, requirements.spec, folder))
-            launched = await self._verified(backend, placed, on_progress, on_death, turn)
+            launched = await self._verified(backend, placed, caller)
         except BaseException:
             model_folders.remove(str(folder))
             raise
         return replace(launched, folder=str(folder))
 
-    async def _verified(
-        self,
-        backend: Plugin,
-        requirements: ModelRequirements,
-        on_progress: OnProgress,
-        on_death: Callable[[], None],
-        turn: LoadTurn,
-    ) -> Launched:
+    async def _verified(self, backend: Plugin, requirements: ModelRequirements, caller: _Caller) -> Launched:
         """Load a model. If that fails, read its files completely, which takes long, before the backend is blamed."""
         try:
-            return await self._launched_or_again(backend, requirements, on_progress, on_death, turn)
+            return await self._launched_or_again(backend, requirements, caller)
         # The files are not to blame for a lack of memory or of a machine, so they are not read.
         except (OutOfMemoryError, NodeError):
             raise
@@ -281,49 +276,35 @@ class ModelLauncher:
             await stoppable(lambda stopped: requirements.verify(thorough=True, stopped=stopped))
             raise
 
-    async def _launched_or_again(
-        self,
-        backend: Plugin,
-        requirements: ModelRequirements,
-        on_progress: OnProgress,
-        on_death: Callable[[], None],
-        turn: LoadTurn,
-    ) -> Launched:
+    async def _launched_or_again(self, backend: Plugin, requirements: ModelRequirements, caller: _Caller) -> Launched:
         """Load a model, and do so once more if its host is killed meanwhile: alone, for memory may have been short.
 
         A second kill is an error, since a model for which there is no memory would have its hosts killed for ever.
         """
         try:
-            return await self._launched(backend, requirements, on_progress, on_death, turn)
+            return await self._launched(backend, requirements, caller)
         except HostKilledError as error:
             log.warning("%s: %s; the model is loaded once more", requirements.name, error)
-        await turn.alone()
-        return await self._launched(backend, requirements, on_progress, on_death, turn)
+        await caller.turn.alone()
+        return await self._launched(backend, requirements, caller)
 
-    async def _launched(
-        self,
-        backend: Plugin,
-        requirements: ModelRequirements,
-        on_progress: OnProgress,
-        on_death: Callable[[], None],
-        turn: LoadTurn,
-    ) -> Launched:
+    async def _launched(self, backend: Plugin, requirements: ModelRequirements, caller: _Caller) -> Launched:
         log.info("loading %s with %s", requirements.name, backend.name)
         # A backend may take long to report a fraction, or report none. Requests no longer wait in the queue meanwhile.
-        on_progress(Loading(0.0))
+        caller.on_progress(Loading(0.0))
         limits = self._settings.limits
         spec = await self._complete_spec(backend, requirements)
-        spec = replace(spec, name=requirements.name, memory_bytes=turn.free(spec.memory_bytes))
+        spec = replace(spec, name=requirements.name, memory_bytes=caller.turn.free(spec.memory_bytes))
         model = await self._load(
             backend,
             spec,
-            report=lambda fraction: on_progress(Loading(fraction)),
+            report=lambda fraction: caller.on_progress(Loading(fraction)),
             stall_seconds=self._stall_seconds(requirements),
-            on_death=on_death,
+            on_death=caller.on_death,
             timeouts=HangTimeouts(limits.max_host_silence_seconds, limits.max_step_seconds),
             limits=limits,
-            on_transfer=lambda done, total: on_progress(Loading(0.0, done, total)),
-            on_placed=turn.placed,
+            on_transfer=lambda done, total: caller.on_progress(Loading(0.0, done, total)),
+            on_placed=caller.turn.placed,
             alone=requirements.alone,
         )
         return Launched(

@@ -112,7 +112,6 @@ class RayLauncher:
         number = next(self._numbers)
         wanted = self._wanted(requirements, number)
         taken = HostResources(cpus=wanted["cpus"], gpus=wanted["gpus"], memory_bytes=wanted["memory_bytes"])
-
         before = connection.nodes
 
         def on_place(node_id: str) -> None:

@@ -95,7 +95,7 @@ class Placement:
     moved_to: int | None = None
     """The slot to which this slot's present content is copied first. If it is `copied_from`, the two are exchanged."""
     vacated: bool = False
-    """Whether the prompt's own chat leaves `copied_from`, so that nothing worth keeping is left there."""
+    """True if `copied_from` holds the prompt's own chat, and keeps nothing of worth after the copy."""
 
 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:
@@ -209,15 +209,20 @@ def prefill_to_wait_for(
     return PrefixWait(slot, shared, cached) if shared - cached >= MIN_COPY_GAIN else None
 
 
+def _loses_most(prefix: CachedPrefix, shared: int) -> bool:
+    """Return whether a prompt that takes a slot would share less of its tokens than it destroys."""
+    return len(prefix.tokens) - shared > max(MIN_COPY_GAIN, shared)
+
+
 def _holds_another_chat(prefix: CachedPrefix, shared: int) -> bool:
     """Return whether a slot's tokens beyond those that a prompt shares are worth a copy."""
-    lost = len(prefix.tokens) - shared
-    if lost > max(MIN_COPY_GAIN, shared):
+    if _loses_most(prefix, shared):
         return True
+    lost = len(prefix.tokens) - shared
     return lost - prefix.generated >= _TEMPLATE_TOKENS and lost >= max(MIN_COPY_GAIN, len(prefix.tokens) * _COPY_COST)
 
 
 def _outweighs(prefix: CachedPrefix, oldest: CachedPrefix, common: Mapping[int, int]) -> bool:
     """Return whether losing what the oldest slot holds is better than losing what another one holds."""
     lost, instead = (len(each.tokens) - common[each.slot] for each in (prefix, oldest))
-    return lost > max(MIN_COPY_GAIN, common[prefix.slot]) or lost * _AGING >= instead
+    return _loses_most(prefix, common[prefix.slot]) or lost * _AGING >= instead
