@@ -67,7 +67,7 @@ class LoopInbox:
         self._loop = loop
         self._batches: deque[list[tuple[ResultQueue[Any], Any]]] = deque()
         self._woken = False
-        """Whether the loop is woken already."""
+        """True from the waking of the loop until it takes the batches."""
         self._reading, self._writing = os.pipe()
         for end in (self._reading, self._writing):
             os.set_blocking(end, False)

@@ -91,14 +91,14 @@ class Filler(Protocol[Message]):
 
 
 class _Outgoing:
-    """What is noted of an answer on its way out."""
+    """The record of an answer while it is sent."""
 
     def __init__(self, entry: Entry, *, omit_progress: bool) -> None:
         self.entry = entry
         self.omit_progress = omit_progress
         self.ended = False
         self.writing = False
-        """Whether a message waits until the client reads."""
+        """True while a message waits until the client reads."""
         self._called = False
 
     def on_progress(self, news: Event) -> bool:

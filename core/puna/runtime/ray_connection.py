@@ -81,7 +81,7 @@ class RayConnection:
         self.told: tuple[RayNode, ...] = ()
         """The machines, as the head told last."""
         self._left: dict[str, tuple[float, HostResources]] = {}
-        """What new hosts have left free of machines, and until when the head may not know it, by the loop's clock."""
+        """By machine: until when the head may not know of new hosts, by the loop's clock, and what they leave free."""
         self._program = program
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -185,7 +185,7 @@ class RayConnection:
     def note_taken(self, node_id: str, resources: HostResources, before: Iterable[RayNode]) -> None:
         """Count resources of a machine as taken, although the head may not tell so at once.
 
-        `before`: the machines as they were when the host was asked for. By now the head may have told of it.
+        `before`: the machines as they were when the host was asked for. The head may have told of the host since.
         """
         if (node := next((each for each in before if each.node_id == node_id), None)) is not None:
             now, left = asyncio.get_running_loop().time(), _sum(node.free, resources, -1)

@@ -85,7 +85,7 @@ class Loading:
 
     @property
     def transfers(self) -> bool:
-        """Whether files are on their way, so that nothing is loaded yet."""
+        """True while files are on their way, before anything is loaded."""
         return self.total_bytes > 0
 
 

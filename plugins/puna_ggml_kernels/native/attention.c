@@ -39,7 +39,8 @@ static int64_t tiled_from = PREFILL_ROWS;
 // called while a model runs.
 void puna_set_tiled_from(int rows) { tiled_from = rows < PREFILL_ROWS ? rows : PREFILL_ROWS; }
 
-// Whether slots decide, and for each slot, which is a stream of the KV cache, if its attention is tiled.
+// prompts_known: the slots decide the order of attention. prompt_in_slot: the slots, which are streams of the KV cache,
+// whose attention is tiled.
 static bool prompts_known, prompt_in_slot[MAX_SLOTS];
 
 // Names the slots whose attention is tiled in the next batches; that of all others has the order of decode. A negative

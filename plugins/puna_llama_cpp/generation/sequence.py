@@ -108,7 +108,7 @@ class Sequence:
 
     @property
     def tiled(self) -> bool:
-        """Whether attention of the prompt is tiled where its order need not be ggml's.
+        """True if the prompt is long enough for tiled attention, where the order need not be ggml's.
 
         ggml tiles a prompt of so many tokens, too. The number of cached tokens, on which ggml's order depends, says
         nothing here: what other sequences did would decide about the text.

@@ -41,7 +41,7 @@ async def test_answers_streamed(inside, backend):
 async def test_what_becomes_ready_before_it_is_read_makes_one_message(inside, backend):
     backend.play("a", "b", "c")
     call = inside.generate.StreamGenerate(request())
-    # The sequence ends although nobody reads.
+    # The sequence ends although its answer is not read.
     await until(lambda: call.untaken() is not None and call.untaken().HasField("done"))
     (message,) = [each async for each in call]
     assert [delta.text for delta in message.deltas] == ["a", "b", "c"]
