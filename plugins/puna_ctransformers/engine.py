@@ -60,7 +60,7 @@ class Engine:
         if stopped():
             return
         decode_started = time.perf_counter_ns()
-        state = _SequenceState(request, len(tokens))
+        state = _SequenceState(request, len(tokens), cached)
         while state.count < request.max_tokens and not state.reason:
             if len(self._cached) >= self._context_length and not self._shift(state, stopped):
                 break
@@ -135,7 +135,7 @@ class Engine:
                 self.steps += 1
                 self._cached.append(token)
         if text:
-            yield TextDelta(text, state.take_logprobs())
+            yield TextDelta(text, state.take_logprobs(), state.take_cached())
 
     def _sample(self, state: "_SequenceState") -> int:
         sampling = state.request.sampling
@@ -181,9 +181,10 @@ class Engine:
 class _SequenceState:
     """A request, and how far its sequence is."""
 
-    def __init__(self, request: SequenceRequest, prompt_tokens: int) -> None:
+    def __init__(self, request: SequenceRequest, prompt_tokens: int, cached: int) -> None:
         self.request = request
         self.prompt_tokens = prompt_tokens
+        self._cached = cached
         self.seeds = _seeds(request.sampling.seed)
         self.text = TextAssembly(request.stop)
         self.count = 0
@@ -193,6 +194,11 @@ class _SequenceState:
     def take_logprobs(self) -> tuple[TokenLogprob, ...]:
         """Return the log-probabilities of the tokens since the last text delta."""
         taken, self.logprobs = tuple(self.logprobs), []
+        return taken
+
+    def take_cached(self) -> int:
+        """Return the number of cached prompt tokens at the first call, and 0 from then on."""
+        taken, self._cached = self._cached, 0
         return taken
 
 

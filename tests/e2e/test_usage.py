@@ -78,6 +78,20 @@ def test_a_completion(server, usages, stream):
     assert counts("/v1/completions", usage) == expected
 
 
+def test_an_answer_that_repeats_itself(server, usages):
+    """The server ends it before the backend has counted anything."""
+    _, grpc_usage = usages
+    word = server.json("/api/tokenize", {"model": "llamita", "text": "weather"})["tokens"][-1]
+    options = options_pb2.RequestOptions(sampling=options_pb2.SamplingOptions(max_output_tokens=200))
+    options.sampling.logit_bias[word] = 1000
+    with grpc.insecure_channel(server.grpc) as channel:
+        request = generate_pb2.GenerateRequest(model="llamita", text=QUESTION, options=options)
+        usage = generate_pb2_grpc.GenerateServiceStub(channel).Generate(request, timeout=60).finish.usage
+    assert usage.output_tokens < 40
+    assert usage.prompt_tokens == grpc_usage.prompt_tokens
+    assert usage.cached_prompt_tokens == grpc_usage.cached_prompt_tokens > 30
+
+
 def test_ollama_s_own_api_counts_the_whole_prompt(server, usages):
     grpc_usage, _ = usages
     answer = server.json(

@@ -22,14 +22,12 @@ Logs. What a host prints or writes to standard error belongs to the server's log
 the last lines if the host dies, and the others with OLLAMA_DEBUG=1. Exceptions are logged with their tracebacks.
 
 Cancellation. The core stops a sequence by closing its generator, which raises GeneratorExit at the current `yield`, or
-CancelledError at the current `await`. Clean up in `finally`. Decoding must end soon after that, also in the middle of a
-prefill, since another sequence waits for the slot.
+CancelledError at the current `await`. Clean up in `finally`. Decoding and prefill must end soon, since others wait.
 
 Processes. A backend runs in a host process, so that a crash of native code fails the requests of one model only. Each
 loaded model has a host of its own. All models of a backend share one if its manifest says `shared`, and those of the
-same weights if it says `shares_weights`. The module is
-imported when the host loads its first model. The core ends a host whose event loop does not answer for
-PUNA_MAX_HOST_SILENCE_SECONDS, so compute in threads (`puna.blocking`). Only `load` may block the loop.
+same weights if it says `shares_weights`. The module is imported at the first load. The core ends a host whose event
+loop does not answer for PUNA_MAX_HOST_SILENCE_SECONDS, so compute in threads (`puna.blocking`). Only `load` may block.
 """
 
 from abc import ABC, abstractmethod
@@ -227,6 +225,8 @@ class TextDelta:
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    cached_prompt_tokens: int = 0
+    """In the first delta, the count of the Finish, which never comes if the core ends the sequence; otherwise 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

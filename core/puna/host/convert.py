@@ -220,6 +220,8 @@ def _fill_event(out: wire.SequenceEvent, event: contract.SequenceEvent) -> None:
             delta.logprobs.extend(map(_logprob_to_wire, event.logprobs))
         elif not event.text:
             delta.SetInParent()
+        if event.cached_prompt_tokens:
+            delta.cached_prompt_tokens = event.cached_prompt_tokens
     elif isinstance(event, contract.ChatDelta):
         chat = wire.ChatDelta(
             content=event.content,
@@ -245,8 +247,8 @@ def event_from_wire(event: wire.SequenceEvent) -> contract.SequenceEvent:
         delta = event.text_delta
         # Most deltas have no log-probabilities, and every token passes here.
         if not (logprobs := delta.logprobs):
-            return contract.TextDelta(delta.text)
-        return contract.TextDelta(delta.text, tuple(map(_logprob_from_wire, logprobs)))
+            return contract.TextDelta(delta.text, (), delta.cached_prompt_tokens)
+        return contract.TextDelta(delta.text, tuple(map(_logprob_from_wire, logprobs)), delta.cached_prompt_tokens)
     if kind == "finish":
         return _finish_from_wire(event.finish)
     if kind == "chat_delta":

@@ -120,7 +120,7 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
     """
     guard = RepetitionGuard()
     begun = first = time.monotonic_ns()
-    deltas = 0
+    deltas = cached = 0
     with translating_errors(request):
         async with aclosing(model.generate(request)) as events:
             try:
@@ -128,7 +128,8 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
                     # The stuck delta itself is dropped: the break comes before the yield.
                     if isinstance(event, TextDelta):
                         # The prefill ends with the first delta.
-                        first = first if deltas else time.monotonic_ns()
+                        if not deltas:
+                            first, cached = time.monotonic_ns(), event.cached_prompt_tokens
                         deltas += 1
                         if guarded and guard.stuck(event.text):
                             break
@@ -140,11 +141,13 @@ async def run(model: LoadedModel, request: SequenceRequest, *, guarded: bool) ->
                         return
             except BackendCrashedError as error:
                 raise broken_off(error, deltas) from error
-        # Only the guard leaves the loop without a Finish, so the backend has sent no counts.
+        # Only the guard leaves the loop without a Finish, so the backend has sent no counts. Counting is outside of the
+        # generator, which the `aclosing` above has ended, so the slot is free again.
+        prompt_tokens = await _count(model, request)
         yield Finish(
             reason="stop" if request.constraint is None else "length",
-            # Counting is outside of the generator, which the `aclosing` above has ended, so the slot is free again.
-            prompt_tokens=await _count(model, request),
+            prompt_tokens=prompt_tokens,
+            cached_prompt_tokens=max(0, min(cached, prompt_tokens)),
             output_tokens=deltas,
             prompt_eval_ns=first - begun,
             eval_ns=time.monotonic_ns() - first,

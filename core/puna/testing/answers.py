@@ -78,6 +78,10 @@ async def collect(model: LoadedModel, request: SequenceRequest) -> Answer:
     elapsed = time.perf_counter_ns() - begun
     assert finish is not None, "the generator ended without a Finish; yield one as the last event"
     check_finish(finish, request, elapsed)
+    if deltas:
+        first = deltas[0].cached_prompt_tokens
+        assert first in (0, finish.cached_prompt_tokens), f"the first delta counts {first} cached tokens: {finish}"
+    assert not any(each.cached_prompt_tokens for each in deltas[1:]), "a later delta counts cached tokens"
     assert finish.output_tokens or not deltas, "there is text, but the Finish counts no output tokens"
     return Answer(tuple(deltas), finish, tuple(prefills), elapsed, tuple(scored))
 

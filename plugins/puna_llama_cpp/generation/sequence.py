@@ -78,14 +78,16 @@ class Sequence:
         self._forced: deque[int] = deque()
         """Tokens of the closing text that are still to be appended."""
         self._prompt_length = len(self.tokens)
-        self._cached = 0
+        self._cached = self._unreported = 0
+        """How many tokens of the prompt were cached; the same until the first delta has said so."""
         self._generated = 0
         self._logprobs: list[TokenLogprob] = []
         self._started_ns = self._first_token_ns = 0
 
     def start(self, slot: int, reused: int) -> None:
         """Occupy a slot whose cache holds the first `reused` tokens."""
-        self.slot, self.evaluated, self._cached = slot, reused, reused
+        self.slot, self.evaluated = slot, reused
+        self._cached = self._unreported = reused
         self.initially_cached = min(self.initially_cached, reused)
         # The clock starts with the slot, so time in the queue does not count as evaluation of the prompt.
         self._started_ns = time.monotonic_ns()
@@ -199,8 +201,9 @@ class Sequence:
             text += self._text.finish()
         if text:
             # Entries of tokens whose text is held back wait for the delta that carries the text.
-            emit(TextDelta(text, tuple(self._logprobs)))
+            emit(TextDelta(text, tuple(self._logprobs), self._unreported))
             self._logprobs.clear()
+            self._unreported = 0
         # A stop string and an end token win over a token limit that is reached with the same token.
         if self._text.stopped:
             emit(self.finish("stop", self._text.stop_sequence))

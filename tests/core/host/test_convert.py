@@ -71,6 +71,7 @@ EVENTS = [
     contract.Prefill(1, 2),
     contract.PromptLogprobs((contract.TokenLogprob(b"a", 4, -1.0, (contract.TokenLogprob(b"b", 5, -0.5),)),)),
     contract.TextDelta("né"),
+    contract.TextDelta("né", (), 620),
     contract.TextDelta("", (contract.TokenLogprob(b"\xff", 3, -0.5, (contract.TokenLogprob(b"a", 4, -1.0),)),)),
     contract.Finish(reason="stop", stop_sequence="x", prompt_tokens=1, cached_prompt_tokens=2, output_tokens=3),
     contract.Finish(reason="length", prompt_eval_ns=2**40, eval_ns=5, draft_tokens=6, accepted_draft_tokens=7),

@@ -1,9 +1,9 @@
 import pytest
 
-from puna.backend import ChatDelta, Finish, SequenceRequest, TextDelta, TokenLogprob
+from puna.backend import ChatDelta, Finish, ModelFacts, SequenceRequest, TextDelta, TokenLogprob
 from puna.errors import BackendCrashedError
 from puna.serving.answers import LogprobWithText
-from puna.serving.sequence_runner import run
+from puna.serving.sequence_runner import REPEATS, run
 
 FIRST = TokenLogprob(b"\xc3", 1, -0.1)
 SECOND = TokenLogprob(b"\xa9", 2, -0.2)
@@ -39,6 +39,31 @@ async def test_what_came_out_with_which_token(delta, said):
     entries = events[0].logprobs
     assert [each.piece if isinstance(each, LogprobWithText) else None for each in entries] == said
     assert [each.logprob for each in entries] == [each.logprob for each in delta.logprobs]
+
+
+class Stuck:
+    """A model that repeats itself, which has counted the tokens of its prompt as cached."""
+
+    facts = ModelFacts(context_length=4096)
+
+    def __init__(self, cached):
+        self._cached = cached
+
+    async def generate(self, _request):
+        yield TextDelta("x", (), self._cached)
+        while True:
+            yield TextDelta("x")
+
+    async def tokenize(self, text, **_):
+        return [1, *map(ord, text)]
+
+
+@pytest.mark.parametrize(("counted", "cached"), [(5, 5), (0, 0), (7, 7), (9, 7), (-1, 0)])
+async def test_an_answer_that_repeats_itself_has_its_cached_tokens_counted(counted, cached):
+    events = [event async for event in run(Stuck(counted), SequenceRequest(prompt="prompt"), guarded=True)]
+    finish = events[-1]
+    assert (finish.reason, finish.prompt_tokens, finish.cached_prompt_tokens) == ("stop", 7, cached)
+    assert finish.output_tokens == len(events) == REPEATS + 2
 
 
 class Broken:

@@ -5,6 +5,7 @@ import pytest
 
 from puna.backend import (
     InvalidRequestError,
+    Prefill,
     PromptTooLongError,
     Sampling,
     SequenceRequest,
@@ -135,6 +136,15 @@ async def test_a_repeated_prompt_is_evaluated_but_for_one_token(load, write):
     assert first[0] == again[0]
     assert first[1].cached_prompt_tokens == 0
     assert again[1].cached_prompt_tokens == again[1].prompt_tokens - 1
+
+
+async def test_the_first_delta_counts_what_was_cached(load):
+    model = await load(parallel=1)
+    for cached in (0, len(prompt := [1, *range(20, 90)]) - 1):
+        request = SequenceRequest(prompt=prompt, sampling=GREEDY, max_tokens=10)
+        *events, end = [event async for event in model.generate(request) if not isinstance(event, Prefill)]
+        assert [event.cached_prompt_tokens for event in events] == [cached, *[0] * (len(events) - 1)]
+        assert end.cached_prompt_tokens == cached
 
 
 async def test_a_chat_goes_on_where_it_was(load, write):

@@ -63,6 +63,8 @@ class Run:
     text: TextAssembly
     matcher: Matcher | None
     cached: int = 0
+    unreported: int = 0
+    """Cached tokens until the first delta has counted them."""
     output: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
     begun: int = field(default_factory=time.perf_counter_ns)
@@ -183,7 +185,7 @@ class TinyModel(EmbeddingMixin, LoadedModel):
     ) -> AsyncGenerator[SequenceEvent]:
         run = Run(request, tokens, len(tokens), [], self.sampler(request, tokens), self.assembly(request), matcher)
         run.states = self.reuse(tokens, request.cache_salt)
-        run.cached = len(run.states) - 1
+        run.cached = run.unreported = len(run.states) - 1
         async with aclosing(self.prefill(run)) as events:
             async for event in events:
                 yield event
@@ -326,7 +328,8 @@ class TinyModel(EmbeddingMixin, LoadedModel):
 
     def delta(self, run: Run, text: str) -> TextDelta:
         logprobs, run.logprobs = tuple(run.logprobs), []
-        return TextDelta(text, logprobs)
+        cached, run.unreported = run.unreported, 0
+        return TextDelta(text, logprobs, cached)
 
     def finish(self, run: Run, reason: str) -> Finish:
         now = time.perf_counter_ns()

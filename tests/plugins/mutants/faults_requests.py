@@ -34,6 +34,19 @@ class MoreCachedThanThere(TinyModel):
         return replace(super().finish(run, reason), cached_prompt_tokens=run.prompt_tokens + 1)
 
 
+@mutant("a_cached_prefix_changes_nothing")
+class EachDeltaCountsCachedTokens(TinyModel):
+    def delta(self, run, text):
+        return replace(super().delta(run, text), cached_prompt_tokens=run.cached)
+
+
+@mutant("a_cached_prefix_changes_nothing")
+class FirstDeltaCountsOtherCachedTokens(TinyModel):
+    def delta(self, run, text):
+        delta = super().delta(run, text)
+        return replace(delta, cached_prompt_tokens=delta.cached_prompt_tokens // 2)
+
+
 @mutant(CONTINUED)
 class NegativeDuration(TinyModel):
     def finish(self, run, reason):
