@@ -20,6 +20,7 @@ from puna_llama_cpp.binding import architectures
 from puna_llama_cpp.binding.context import Context, ContextOptions
 from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 from puna_llama_cpp.binding.machine import threads_for
+from puna_llama_cpp.binding.operations import check_operations
 from puna_llama_cpp.binding.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ def open_draft(
             with lazily_zeroed(wanted=lazy):
                 context = Context(weights, _options(options, weights, spec))
             stack.callback(context.close)
+            if allocate:
+                check_operations(context)
             if not context.supports_partial_removal:
                 raise _UnusableError("rejected tokens cannot be removed from its memory")
             stack.pop_all()

@@ -15,6 +15,7 @@ from puna_llama_cpp.binding.context import KV_CACHE_TYPES, Context, ContextOptio
 from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 from puna_llama_cpp.binding.machine import threads_for
 from puna_llama_cpp.binding.native_log import captured_log
+from puna_llama_cpp.binding.operations import check_operations
 from puna_llama_cpp.binding.turns import LOADING
 from puna_llama_cpp.binding.weights import Weights
 from puna_llama_cpp.draft_loading import OpenedDraft, open_draft
@@ -148,6 +149,7 @@ def _with_context(
                 f'the architecture "{weights.architecture}" has no KV cache, so it writes no text, and the file names '
                 "no pooling to embed with"
             )
+        check_operations(context)
         slots = options.sequences
         # Lazy slots beyond the first take memory only once they are used. They count only if a setting asked for them.
         counted_slots = 1 if lazy and not spec.parallel else slots

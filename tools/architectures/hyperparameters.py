@@ -31,6 +31,8 @@ class Shape:
     more: Mapping[str, Value] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     """Parts of the names of optional tensors that published models do not have."""
+    vectors: tuple[str, ...] = ()
+    """Parts of the names of tensors that files hold as vectors, although llama.cpp asks for matrices."""
 
 
 class Long(list[int]):
@@ -187,6 +189,7 @@ SHAPES: dict[str, Shape] = {
     "minimax-m3": replace(_PLAIN, more=_INDEXER | {"attention.indexer.head_count": 2, "rope.dimension_count": 64}),
     "qwen4exp": replace(
         _DELTA,
+        vectors=("ple_norm_", "hc_attn_norm", "hc_ffn_norm", "output_hc_norm"),
         more=_DELTA.more
         | _INDEXER
         | _HYPER

@@ -11,6 +11,7 @@ and the file is written by gguf.
 
 import argparse
 import ctypes
+import math
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -95,11 +96,15 @@ def wanted_tensors(architecture: str, values: Mapping[str, Value]) -> dict[str, 
     found: dict[str, Tensor] = {}
     name_of = ggml.function("ggml_get_name", c_char_p, c_void_p)
     dimensions_of = ggml.function("ggml_n_dims", ctypes.c_int, c_void_p)
+    vectors = shape_of(architecture).vectors
 
     def note(tensor: int, _data: object) -> None:
         sizes = (c_int64 * 4).from_address(tensor + _DIMENSIONS_AT)
         shape = tuple(reversed(sizes[: dimensions_of(tensor)]))
-        found[name_of(tensor).decode()] = Tensor(shape, ctypes.c_int.from_address(tensor).value)
+        name = name_of(tensor).decode()
+        if any(part in name for part in vectors):
+            shape = (math.prod(shape),)
+        found[name] = Tensor(shape, ctypes.c_int.from_address(tensor).value)
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "metadata.gguf"
