@@ -46,7 +46,7 @@ class MemoryEstimator:
             if spec.weights_loaded:
                 for sizes in found.values():
                     sizes.weights = 0
-            if context.supports_partial_removal:
+            if context.accepts_drafts:
                 _add_draft(found, spec, opened.weights, options, lazy=lazy)
         main = found[""]
         slots = options.sequences

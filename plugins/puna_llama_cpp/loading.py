@@ -155,7 +155,7 @@ def _with_context(
         counted_slots = 1 if lazy and not spec.parallel else slots
         facts = _facts(weights, context, projector, options, counted_slots)
         draft = None
-        if context.supports_partial_removal:
+        if context.accepts_drafts:
             draft = open_draft(spec, weights, options, is_cancelled, lazy=lazy)
         if draft is not None:
             size, on_gpus = _logged_bytes(options, counted_slots)
@@ -210,8 +210,8 @@ def _disk_options(given: Mapping[str, object]) -> DiskCacheOptions | None:
 
 
 def _speculator(spec: ModelSpec, weights: Weights, context: Context, draft: OpenedDraft | None) -> Speculator | None:
-    """Return what drafts tokens; None if an option forbids it, or where rejected tokens cannot be removed again."""
-    if not context.supports_partial_removal or not spec.backend_options.get("speculative_decoding", True):
+    """Return what drafts tokens; None if an option or the model forbids it."""
+    if not context.accepts_drafts or not spec.backend_options.get("speculative_decoding", True):
         return None
     history = int(str(spec.backend_options.get("draft_history_tokens", _DRAFT_HISTORY_TOKENS)))
     model = DraftModel(draft.weights, draft.context, spec.draft_tokens, weights) if draft is not None else None

@@ -20,6 +20,13 @@ SINGLE_SEQUENCE: Final = frozenset({"plamo2", "arwkv7", "rwkv6qwen2"}) | MASKED_
 
 PLaMo-2's go to wrong places. Of ARWKV-7 and QRWKV-6, those behind the first get the token shift of another token.
 """
+OTHER_GRAPH_FOR_ONE_TOKEN: Final = frozenset({"minimax-m3"})
+"""Architectures that have no draft tokens, since llama.cpp computes the attention of one token of a sequence in a way
+of its own.
+
+One token's attention reads the chosen blocks of keys, that of several reads all keys under a mask. The sums
+have another order, so an answer would depend on what is drafted.
+"""
 UNSELECTED_OUTPUTS: Final = frozenset({"cogvlm"})
 """Architectures whose graph computes logits for all tokens of a batch.
 

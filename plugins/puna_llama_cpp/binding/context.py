@@ -148,6 +148,9 @@ class Context:
         self.supports_partial_removal = self.has_memory and not (
             lib.llama_model_is_recurrent(weights.pointer) or lib.llama_model_is_hybrid(weights.pointer)
         )
+        undrafted = architectures.MASKED_FIRST_ROW | architectures.OTHER_GRAPH_FOR_ONE_TOKEN
+        self.accepts_drafts = self.supports_partial_removal and weights.architecture not in undrafted
+        """True if draft tokens may be evaluated: rejected ones can be removed, and change nothing else."""
         self._window = max(int(lib.llama_model_n_swa(weights.pointer)), 0)
         self.can_shift = (
             _can_shift(cache_type, weights) and self.has_memory and bool(lib.llama_memory_can_shift(self._memory))

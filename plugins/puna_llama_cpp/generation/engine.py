@@ -286,8 +286,7 @@ class Engine:
         # lets them in.
         only_decoding = all(item.decoding for item in items)
         shares = schedule.plan(items, self._context.batch_size, 0 if only_decoding else self._prefill_tokens())
-        drafts = self._context.supports_partial_removal and not self._context.one_output
-        speculate = only_decoding and not self._waiting and drafts
+        speculate = only_decoding and not self._waiting and self._context.accepts_drafts
         step = self._builder.build(shares, speculate=speculate)
 
         def decode() -> None:

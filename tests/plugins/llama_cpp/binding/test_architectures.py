@@ -146,6 +146,19 @@ async def test_keys_that_rope_has_not_rotated_are_not_shifted(
     assert end.output_tokens == (70 if shifts else 56)
 
 
+async def test_attention_of_one_token_that_has_its_own_graph_meets_no_drafts(load, tmp_path):
+    """llama.cpp adds up in another order for several tokens, so drafts would decide about the text."""
+    make.make(tmp_path / "model.gguf", "minimax-m3", experts=True)
+    sampling = Sampling(temperature=0, logit_bias=dict.fromkeys(range(len(make.CONTROLS)), -100.0))
+    request = SequenceRequest(prompt=prompt(1, 40) * 4, sampling=sampling, max_tokens=60, top_logprobs=1)
+    found = []
+    for drafts in (True, False):
+        model = await load(path=str(tmp_path / "model.gguf"), backend_options={"speculative_decoding": drafts})
+        events = [event async for event in model.generate(request)]
+        found.append([each.logprob for event in events if isinstance(event, TextDelta) for each in event.logprobs])
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("architecture", ["gemma4", "falcon-h1", "qwen35", "minimax-01"])
 async def test_a_model_of_several_kinds_of_memory_writes_the_same_in_company(load, tmp_path, architecture):
     """Windows, shared keys, recurrent states beside attention, linear attention."""
