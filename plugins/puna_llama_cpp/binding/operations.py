@@ -11,6 +11,7 @@ name, and only in versions of ggml that were tried. In others, a model with such
 """
 
 import ctypes
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
@@ -19,6 +20,7 @@ import llama_cpp.llama_cpp as lib
 from llama_cpp._ggml import libggml
 
 from puna.backend import InvalidRequestError
+from puna_ggml_kernels import ggml
 from puna_llama_cpp.binding.context import Context
 from puna_llama_cpp.binding.lazy_memory import VERSIONS, ggml_version
 
@@ -35,6 +37,10 @@ _FLOATS: Final = frozenset({"f32", "f16", "bf16"})
 _NUMBERS: Final = _FLOATS | {"f64", "i8", "i16", "i32", "i64"}
 """All other types are quantized."""
 _WITHOUT_PRODUCTS: Final = frozenset({"f64", "i8", "i16", "i32", "i64", "q8_1", "q8_K"})
+
+
+_ADDED_OR_MULTIPLIED: Final = re.compile(rb"\.bias$|(norm|[._]ln).*\.weight$")
+"""The names of a projector's biases and norms."""
 
 
 class _Tensor(ctypes.Structure):
@@ -130,6 +136,17 @@ def check_operations(context: Context) -> None:
         graph = make(context.pointer, tokens, sequences, min(context.max_outputs, tokens))
         if graph and (reason := _impossible(graph)):
             raise InvalidRequestError(reason)
+
+
+def check_projector(path: str) -> None:
+    """Raise InvalidRequestError if a projector has norms or biases of a type with which ggml cannot compute.
+
+    mtmd does not hand out its graph. It multiplies and adds these to floats of 32 bits.
+    """
+    for name, kind in ggml.read_tensor_types(path) or ():
+        if kind != ggml.F32 and _ADDED_OR_MULTIPLIED.search(name):
+            text = f"ggml cannot compute with the projector's tensor {name.decode('utf-8', 'replace')}"
+            raise InvalidRequestError(f"{text}, which is of type {_type_name(kind)}")
 
 
 def _impossible(graph: int) -> str:

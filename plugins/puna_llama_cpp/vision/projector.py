@@ -31,6 +31,7 @@ from puna.backend import BackendError, InvalidRequestError, ModelSpec, PromptToo
 from puna_llama_cpp.binding import architectures, memory_breakdown
 from puna_llama_cpp.binding.context import FLASH_ATTENTION, Context
 from puna_llama_cpp.binding.native_log import captured_log
+from puna_llama_cpp.binding.operations import check_projector
 from puna_llama_cpp.binding.weights import Weights
 from puna_llama_cpp.vision import image_decoder
 from puna_llama_cpp.vision.embedding_cache import ChunkKey, EmbeddingCache, ImageKey, ImageSize
@@ -84,6 +85,7 @@ class Projector:
         captured_log().attach(mtmd.mtmd_helper_log_set)
         parameters = _parameters(weights, spec)
         parameters.n_threads = threads
+        check_projector(spec.projector_paths[0])
         pointer = mtmd.mtmd_init_from_file(spec.projector_paths[0].encode(), weights.pointer, parameters)
         if not pointer:
             raise InvalidRequestError(captured_log().load_error() or "llama.cpp could not load the projector")

@@ -50,6 +50,13 @@ async def test_a_type_that_would_end_the_process_is_refused(load, tmp_path, mode
     assert tensor in str(refusal.value)
 
 
+@pytest.mark.parametrize("tensor", ["v.blk.0.ln1.weight", "mm.0.bias"])
+async def test_a_projector_that_would_end_the_process_is_refused(load, tmp_path, tensor):
+    path = retyped(tmp_path / "eye.gguf", "chatter-eye", **{tensor.replace(".", "_"): Type.F16})
+    with pytest.raises(InvalidRequestError, match=f"the projector's tensor {tensor}, which is of type f16"):
+        await load("chatter", projector_paths=(path,))
+
+
 async def test_types_that_ggml_computes_with_are_not_refused(load, write, tmp_path):
     types = {"token_embd_weight": Type.Q8_0, "blk_0_attn_q_weight": Type.BF16, "blk_1_ffn_down_weight": Type.F16}
     model = await load(path=retyped(tmp_path / "model.gguf", "chatter", **types))
