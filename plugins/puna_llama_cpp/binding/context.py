@@ -13,6 +13,7 @@ from puna.backend import BackendError, InvalidRequestError
 from puna_ggml_kernels.loader import TILED_PREFILL_ROWS, set_order, set_sequences
 from puna_llama_cpp.binding import architectures
 from puna_llama_cpp.binding.batch import Batch, VectorBatch
+from puna_llama_cpp.binding.kept_memory import KeptMemory
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.turns import TURNS
 from puna_llama_cpp.binding.weights import Weights
@@ -139,9 +140,9 @@ class Context:
         self.max_outputs = int(parameters.n_outputs_max or parameters.n_batch)
         """Tokens of a batch that may get logits. llama.cpp aborts the process if there are more."""
         self._logits_row = ctypes.c_float * weights.vocabulary.size
-        self._state = np.empty(0, np.uint8)
-        self._saved_state: tuple[int, int] | None = None
-        """The slot whose state `_state` holds, and the number of its bytes."""
+        self._copied, self._exchanged = KeptMemory(), KeptMemory()
+        self._saved_state: tuple[int, NDArray[np.uint8]] | None = None
+        """The slot that was copied last, and its state in `_copied`."""
         self._memory_pointer = lib.llama_get_memory(pointer)
         self.has_memory = bool(self._memory_pointer)
         # A recurrent state summarizes all tokens so far, and nothing can be removed from it.
@@ -282,25 +283,15 @@ class Context:
 
         The copy goes by way of the sequence's state, which has as many cells as the sequence. `llama_memory_seq_cp`
         would copy a whole stream, which takes the time and the memory of a full context. The state is kept until
-        `forget_copy`, since the next sequence often copies the same source, and its memory until `release_copy_buffer`.
+        `forget_copy`, since the next sequence often copies the same source.
         """
-        state = ctypes.POINTER(ctypes.c_uint8)
         if self._saved_state is None or self._saved_state[0] != source:
-            size = lib.llama_state_seq_get_size(self.pointer, source)
-            if len(self._state) < size:
-                # Memory takes no room before it is used. So a chat that grows meets few fresh pages.
-                self._state = np.empty(2 * size, np.uint8)
-            size = lib.llama_state_seq_get_data(self.pointer, self._state.ctypes.data_as(state), size, source)
-            self._saved_state = (source, size)
-        size = self._saved_state[1]
-        if size and lib.llama_state_seq_set_data(self.pointer, self._state.ctypes.data_as(state), size, target):
-            return True
-        lib.llama_memory_seq_rm(self._memory, target, -1, -1)
-        return False
+            self._saved_state = (source, self.state(source, self._copied.take(self.state_bytes(source))))
+        return self._write(target, self._saved_state[1])
 
     def exchange(self, left: int, right: int) -> tuple[bool, bool]:
         """Exchange the memory of two sequences. False: llama.cpp failed, and the left or the right one is empty."""
-        kept = self.state(left)
+        kept = self.state(left, self._exchanged.take(self.state_bytes(left)))
         return self.copy(right, left), self.set_state(right, kept)
 
     def state_bytes(self, slot: int) -> int:
@@ -322,20 +313,24 @@ class Context:
         """Replace a sequence's memory. False: llama.cpp does not accept the state, and the slot is empty."""
         if self._saved_state and self._saved_state[0] == slot:
             self._saved_state = None
+        return self._write(slot, state)
+
+    def _write(self, slot: int, state: NDArray[np.uint8]) -> bool:
         data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        if lib.llama_state_seq_set_data(self.pointer, data, len(state), slot):
+        if len(state) and lib.llama_state_seq_set_data(self.pointer, data, len(state), slot):
             return True
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return False
 
     def forget_copy(self) -> None:
-        """Forget the state that the last copy left, since its source may change. Its memory is kept."""
+        """Forget the state that the last copy left, since its source may change."""
         self._saved_state = None
 
-    def release_copy_buffer(self) -> None:
-        """Free the memory of copies."""
-        self._state = np.empty(0, np.uint8)
+    def release_copies(self) -> None:
+        """Let the system have the memory of copies."""
         self._saved_state = None
+        self._copied.release()
+        self._exchanged.release()
 
     def shift(self, slot: int, start: int, end: int) -> None:
         """Remove a sequence's positions from `start` to `end`, and move the later ones down."""

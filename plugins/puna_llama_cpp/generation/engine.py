@@ -183,7 +183,7 @@ class Engine:
         # Events wait for the next batch, before which they are sent. Without a running sequence no batch follows.
         if not self._slots.busy:
             self._delivery.send()
-            self._context.release_copy_buffer()
+            self._context.release_copies()
             if self._save_due and self._disk is not None:
                 # One for each step, so that a prompt that arrives waits for one at most.
                 self._save_due = self._disk.save_one(self._slots.contents())

@@ -33,7 +33,7 @@ def test_a_copy_holds_what_its_source_holds(parts):
     evaluate(context, 0, 0, TOKENS[:4])
     assert context.copy(0, 2)
     assert context.copy(0, 3)  # from the state that the first copy left
-    context.release_copy_buffer()
+    context.release_copies()
     expected = evaluate(context, 0, 4, TOKENS[4:])
     assert np.allclose(evaluate(context, 2, 4, TOKENS[4:]), expected, atol=CLOSE)
     assert np.allclose(evaluate(context, 3, 4, TOKENS[4:]), expected, atol=CLOSE)
