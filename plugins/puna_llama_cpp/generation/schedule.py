@@ -16,6 +16,10 @@ get a token budget. `PrefillBudget` measures two figures on the running machine,
 A budget of decode_seconds / prefill_token_seconds tokens doubles the length of a step. The budget grows with the
 ratio of waiting prompts to decoding sequences, since a long queue of prompts should not wait for a few streams. Under
 steady load every step would carry prompts and decode_seconds would go stale, so every 32nd such step carries none.
+
+A part of a prompt costs a pass over the weights, since llama.cpp divides a batch of unequal sequences, and a pass over
+all keys and values before it, however short the part is. Small models decode so fast that the parts would be tiny, and
+most of a prompt's time such costs. So a step of decoding counts as LEAST_DECODE_SECONDS at least.
 """
 
 from collections.abc import Hashable, Sequence
@@ -32,6 +36,9 @@ _MIN_PREFILL_TOKENS = 8
 """The least budget, so that prompts make progress however slow they are."""
 _MAX_SLOWDOWN = 1.0
 """How far prompts may lengthen a step of decoding sequences, in multiples of that step's own length."""
+LEAST_DECODE_SECONDS = 0.02
+"""The step on which the budget is based if decoding takes less. One stream beside one prompt is slowed to about 23
+tokens a second by it, which is faster than people read."""
 _REMEASURE_STEPS = 32
 """Mixed steps after which a step of decoding sequences alone is measured again."""
 _NEWEST_WEIGHT = 0.2
@@ -103,8 +110,8 @@ class PrefillBudget:
         queue_factor = 1 + prompts / max(decoding, 1)
         if not self._prefill_token_seconds:
             return int(DEFAULT_PREFILL_TOKENS * queue_factor)
-        fitting = _MAX_SLOWDOWN * self._decode_seconds * queue_factor / self._prefill_token_seconds
-        return max(_MIN_PREFILL_TOKENS, int(fitting))
+        seconds = _MAX_SLOWDOWN * max(self._decode_seconds, LEAST_DECODE_SECONDS) * queue_factor
+        return max(_MIN_PREFILL_TOKENS, int(seconds / self._prefill_token_seconds))
 
 
 def _moving_average(average: float, value: float) -> float:

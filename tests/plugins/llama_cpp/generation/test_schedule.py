@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna_llama_cpp.generation.schedule import DEFAULT_PREFILL_TOKENS, BatchShare, PrefillBudget, WorkItem, plan
+from puna_llama_cpp.generation.schedule import (
+    DEFAULT_PREFILL_TOKENS,
+    LEAST_DECODE_SECONDS,
+    BatchShare,
+    PrefillBudget,
+    WorkItem,
+    plan,
+)
 
 
 def test_a_prompt_alone_fills_the_batch():
@@ -73,6 +80,14 @@ def budget():
 def test_prompts_lengthen_a_step_by_a_bounded_part(budget):
     step = 0.020 + 0.002 * budget.tokens(7, 1)
     assert 1.5 < step / 0.020 < 3
+
+
+def test_beside_a_fast_stream_a_prompt_gets_more_than_the_streams_own_step():
+    budget = PrefillBudget()
+    for _ in range(50):
+        budget.observe(1, 0, 0.003)
+        budget.observe(1, 20, 0.023)
+    assert budget.tokens(1, 1) == pytest.approx(2 * LEAST_DECODE_SECONDS / 0.001, abs=1)
 
 
 def test_where_more_wait_to_begin_they_get_more(budget):
