@@ -183,7 +183,7 @@ async def routed(
 
 
 class Calibration:
-    """Measures the costs of a host's steps, with the least sum of squared relative errors."""
+    """Measures the costs of a host's steps."""
 
     def __init__(self, replica: HostReplica) -> None:
         self._replica = replica
@@ -201,23 +201,53 @@ class Calibration:
             attention=attention,
             prefill_attention=prefill_attention,
             request=max(begun - step, 0.0),
+            copy=await self._copy(),
             slots=self._replica.slots,
             context_length=self._replica.context_length,
         )
-        return replace(found, beside=await self._beside(found))
+        part = await self._part(found, 0)
+        behind = await self._part(found, LONG // 2)
+        return replace(found, part=part, part_attention=max(behind - part, 0.0) / (LONG // 2))
 
-    async def _beside(self, costs: HostCosts) -> float:
-        """Return the factor with which a message beside a stream has its first token when a real one has."""
-        beginning = self._tokens(LONG // 2)
-        await self._replica.ask(beginning, 1)
+    async def _part(self, costs: HostCosts, before: int) -> float:
+        """Return the seconds with which a simulated message beside a stream takes as long as a real one.
+
+        before: tokens of the chat that the message continues; 0: each message begins a chat.
+        """
+        chat = self._tokens(before)
+        if before:
+            await self._replica.ask(chat, 1)
         streaming = asyncio.Event()
         stream = asyncio.create_task(self._replica.ask(self._tokens(16), 8 * ANSWER, on_first=streaming.set))
         await streaming.wait()
-        answers = [await self._replica.ask(beginning + self._tokens(MESSAGE), 1) for _ in range(7)]
+        measured = []
+        for _ in range(8):
+            message = chat + self._tokens(MESSAGE)
+            answer = await self._replica.ask(message, 1)
+            measured.append(answer.first - answer.began)
+            if before:
+                chat = message
         await stream
-        measured = statistics.median(answer.first - answer.began for answer in answers)
-        factors = [1 + step / 20 for step in range(81)]
-        return min(factors, key=lambda each: abs(_message_beside_stream(replace(costs, beside=each)) - measured))
+        # The first message takes the chat to a slot next to the stream.
+        wanted = statistics.median(measured[1:])
+        parts = [step / 4000 for step in range(400)]
+        return min(parts, key=lambda part: abs(_message_beside_stream(replace(costs, part=part), before) - wanted))
+
+    async def _copy(self) -> float:
+        """Return the seconds that each copied token takes, from chats that share a beginning with others."""
+        beginning = self._tokens(LONG)
+        seconds = {}
+        for continues in (True, False):
+            chat = beginning + self._tokens(MESSAGE)
+            await self._replica.ask(chat, 1)
+            measured = []
+            for _ in range(7):
+                message = (chat if continues else beginning) + self._tokens(MESSAGE)
+                answer = await self._replica.ask(message, 1)
+                measured.append(answer.first - answer.began)
+                chat = message
+            seconds[continues] = statistics.median(measured)
+        return max(seconds[False] - seconds[True], 0.0) / (LONG + MESSAGE)
 
     async def _steps(self) -> list[tuple[float, ...]]:
         """Return measured steps: what each of `step`, `sequence` and `attention` counts for, and the seconds."""
@@ -235,25 +265,30 @@ class Calibration:
     async def _prompts(self) -> list[tuple[float, ...]]:
         """Return measured prompts: what the costs count for (`request` and `step`, then as above), and the seconds."""
         found = []
-        for before in (0, LONG):
-            beginning = self._tokens(before)
-            if beginning:
-                await self._replica.ask(beginning, 1)
-            for length in PROMPT_LENGTHS * 3:
-                answer = await self._replica.ask(beginning + self._tokens(length), 1)
-                pairs = length * (before + length / 2)
-                found.append((1, length, pairs, answer.first - answer.began))
+        for before in (0, LONG) * 3:
+            chat = self._tokens(before)
+            if before:
+                await self._replica.ask(chat, 1)
+            for length in PROMPT_LENGTHS:
+                message = chat + self._tokens(length)
+                if len(message) >= self._replica.context_length:
+                    break
+                answer = await self._replica.ask(message, 1)
+                found.append((1, length, length * (len(chat) + length / 2), answer.first - answer.began))
+                if before:
+                    # A message that did not continue the last one would be measured with the copy of its beginning.
+                    chat = message
         return found
 
     def _tokens(self, count: int) -> list[int]:
         return self._replica.vocabulary.draw(self._draw, count)
 
 
-def _message_beside_stream(costs: HostCosts) -> float:
+def _message_beside_stream(costs: HostCosts, before: int) -> float:
     """Return the simulated time to the first token of a message that continues a cached chat while another streams."""
     replica = SimulatedReplica(0, costs, PrefixCache(costs.slots))
-    chat = Prompt().unique(LONG // 2)
-    first = Job(chat, 1, 0.0)
+    chat = Prompt().unique(before + 4 * MESSAGE) if before else Prompt()
+    first = Job(chat.unique(1), 1, 0.0, chat.unique(1))
     replica.submit(first, first.arrived)
     while replica.requests:
         list(replica.advance(replica.next_event))
@@ -324,7 +359,7 @@ class Player:
         answer = await replica.ask(prompt, job.output_tokens, salt=self._salt, session=session, on_first=on_first)
         replica.requests -= 1
         if taken:
-            replica.cache.leave(taken[0], job.answered or job.prompt)
+            replica.cache.leave(taken.slot, job.answered or job.prompt)
         return answer
 
     def _prompt(self, prompt: Prompt) -> list[int]:

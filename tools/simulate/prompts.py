@@ -38,6 +38,17 @@ class Prompt:
         return Prompt(self.tokens + tokens, self)
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A slot for a prompt."""
+
+    slot: int
+    reused: int
+    """Leading tokens that need no evaluation."""
+    copied: int
+    """Tokens that are copied from slot to slot before the prompt begins."""
+
+
 @dataclass(slots=True, eq=False)
 class _Slot:
     """A place for one sequence."""
@@ -64,11 +75,8 @@ class PrefixCache:
         """Return the number of leading tokens that a slot holds."""
         return next((node.tokens for node in _beginnings(prompt) if node in self._holders), 0)
 
-    def take(self, prompt: Prompt) -> tuple[int, int] | None:
-        """Place a prompt in an idle slot; return the slot and the number of tokens that need no evaluation.
-
-        None: no slot is idle.
-        """
+    def take(self, prompt: Prompt) -> Taken | None:
+        """Place a prompt in an idle slot. None: no slot is idle."""
         own = set(_beginnings(prompt))
         common, prefixes = {}, []
         for index, slot in enumerate(self._slots):
@@ -81,9 +89,12 @@ class PrefixCache:
         placement = place(common, prefixes)
         if placement is None:
             return None
-        taken = self._slots[placement.slot]
+        taken, copied = self._slots[placement.slot], 0
+        if placement.copied_from is not None:
+            copied += self._slots[placement.copied_from].held.tokens
         if placement.moved_to is not None:
             other = self._slots[placement.moved_to]
+            copied += taken.held.tokens
             other.last_used, other.prompted = taken.last_used, taken.prompted
             self._hold(other, taken.held)
         taken.idle, taken.prompted = False, prompt.tokens
@@ -93,7 +104,7 @@ class PrefixCache:
             other.last_used = other.prompted = 0
             self._hold(other, Prompt())
         taken.last_used = next(self._clock)
-        return placement.slot, placement.reused
+        return Taken(placement.slot, placement.reused, copied)
 
     def leave(self, index: int, prompt: Prompt) -> None:
         """Free a slot, which keeps a prompt with its answer."""

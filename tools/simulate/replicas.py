@@ -1,12 +1,14 @@
 """One replica in virtual time: its queue, slots, steps and prefix cache.
 
 Theory. A host decodes in steps. A step evaluates one token of each sequence that decodes, and prompt tokens of the
-other sequences in the order of their arrival. Prompts alone fill the batch. Beside sequences that decode they double
-the length of a step at most, and more with the share of prompts (puna_llama_cpp.generation.schedule). A step takes
+other sequences in the order of their arrival. Prompts alone fill the batch. Beside sequences that decode they get the
+budget of puna_llama_cpp.generation.schedule, which learns from the steps as it does in a host. A step takes
 
     step
     + for each sequence that decodes: sequence + attention * tokens before it
     + for each prompt token: prefill + prefill_attention * tokens before it
+    + for each part of a prompt beside sequences that decode: part + part_attention * tokens before it
+    + for each token that is copied from slot to slot before the step: copy
 
 seconds (the costs are measured on a real host by `python -m tools.simulate calibrate`). Steps in which nothing but
 decoding happens are nearly alike, so they are simulated as one stretch until the first answer ends. A request that
@@ -15,12 +17,16 @@ arrives in between ends the stretch with the running step.
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tools.simulate.prompts import PrefixCache, Prompt
 
 from puna.runtime.routing import Costs
+from puna_llama_cpp.generation.schedule import PrefillBudget
+
+LEARNED_STEPS = 32
+"""Steps of a stretch from which the budget learns. More of the same change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +38,9 @@ class HostCosts:
     prefill: float
     attention: float = 0.0
     prefill_attention: float = 0.0
-    beside: float = 1.0
-    """How many times as long a prompt token takes beside sequences that decode, where prompts go in small parts."""
+    part: float = 0.0
+    part_attention: float = 0.0
+    copy: float = 0.0
     request: float = 0.0
     """Seconds that an answer comes later than its steps: for the way to the host and back."""
     batch: int = 512
@@ -54,7 +61,7 @@ class HostCosts:
         `beside`: other sequences decode in the step.
         """
         seconds = tokens * (self.prefill + self.prefill_attention * (begin + tokens / 2))
-        return seconds * (self.beside if beside else 1)
+        return seconds + (self.part + self.part_attention * begin if beside else 0)
 
     def routing(self, output_tokens: float) -> Costs:
         """Return what a routing policy is told, which a server learns from earlier requests.
@@ -62,16 +69,6 @@ class HostCosts:
         output_tokens: the mean length of an answer.
         """
         return Costs(self.prefill, 2 * self.prefill, output_tokens * self.decode(self.slots))
-
-    def room(self, decoding: int, decode_seconds: float, waiting: Sequence["Job"]) -> int:
-        """Return for how many tokens of the waiting prompts a step has room.
-
-        `decode_seconds`: what the step takes without them.
-        """
-        if not (decoding and waiting):
-            return self.batch
-        price = self.evaluate(waiting[0].evaluated, 1, beside=True)
-        return min(max(8, int(decode_seconds * (1 + len(waiting) / decoding) / price)), self.batch - decoding)
 
 
 @dataclass(slots=True, eq=False)
@@ -108,10 +105,12 @@ class _Stretch:
     """Of one step."""
     steps: int
     chunks: list[tuple[Job, int]]
+    copying: float = 0.0
+    """Seconds of copies before the step."""
 
     @property
     def end(self) -> float:
-        return self.began + self.seconds * self.steps
+        return self.began + self.copying + self.seconds * self.steps
 
 
 @dataclass(slots=True, eq=False)
@@ -127,6 +126,7 @@ class SimulatedReplica:
     busy_seconds: float = 0.0
     waiting: deque[Job] = field(default_factory=deque)
     prefill_tokens: int = 0
+    _budget: PrefillBudget = field(default_factory=PrefillBudget)
     _running: list[Job] = field(default_factory=list)
     _stretch: _Stretch | None = None
 
@@ -167,9 +167,11 @@ class SimulatedReplica:
         stretch = self._stretch
         assert stretch is not None
         self.busy_seconds += now - stretch.began
-        for job in self._running:
-            if not job.prefill:
-                job.remaining -= stretch.steps
+        decoding = [job for job in self._running if not job.prefill]
+        for job in decoding:
+            job.remaining -= stretch.steps
+        for _ in range(min(stretch.steps, LEARNED_STEPS)):
+            self._budget.observe(len(decoding), sum(tokens for _, tokens in stretch.chunks), stretch.seconds)
         for job, tokens in stretch.chunks:
             job.prefill -= tokens
             self.prefill_tokens -= tokens
@@ -185,11 +187,13 @@ class SimulatedReplica:
         yield from ended
 
     def _begin(self, now: float) -> None:
+        copied = 0
         while self.waiting and (taken := self.cache.take(self.waiting[0].prompt)):
             job = self.waiting.popleft()
             # An earlier request may have brought a beginning since this one came. Prompts are evaluated in turn, so a
             # beginning counts from the moment at which its first request is admitted.
-            job.slot, job.cached = taken
+            job.slot, job.cached = taken.slot, taken.reused
+            copied += taken.copied
             self.prefill_tokens += job.prompt.tokens - job.cached - job.prefill
             job.prefill = job.prompt.tokens - job.cached
             self._running.append(job)
@@ -203,7 +207,9 @@ class SimulatedReplica:
         # The answers grow during the stretch.
         context = sum(job.prompt.tokens + job.output_tokens - job.remaining + steps / 2 for job in decoding)
         seconds = self.costs.decode(len(decoding), context)
-        room, chunks = self.costs.room(len(decoding), seconds, prompts), []
+        room, chunks = self.costs.batch - len(decoding), []
+        if decoding and prompts:
+            room = min(room, self._budget.tokens(len(decoding), len(prompts)))
         for job in prompts:
             if room > 0:
                 chunks.append((job, min(job.prefill, room)))
@@ -211,4 +217,4 @@ class SimulatedReplica:
         beside = bool(decoding)
         for job, tokens in chunks:
             seconds += self.costs.evaluate(job.evaluated, tokens, beside=beside)
-        self._stretch = _Stretch(now, seconds, steps, chunks)
+        self._stretch = _Stretch(now, seconds, steps, chunks, self.costs.copy * copied)

@@ -63,16 +63,35 @@ def test_an_arrival_ends_a_stretch_with_the_running_step():
     assert long.ended == pytest.approx(0.01 + 0.001 + 999 * 0.011 + 0.001, abs=0.003)
 
 
-def test_prompts_leave_room_for_decoding():
-    waiting = [Job(Prompt().unique(100), 1, 0.0, prefill=100)]
+def test_a_prompt_beside_streams_gets_the_budget_of_a_host():
+    costs = HostCosts(step=0.04, sequence=0.001, prefill=0.002, slots=8)
+    streams = [Job(Prompt().unique(10), 500, 0.0) for _ in range(4)]
+    prompt = Job(Prompt().unique(250), 1, 5.0)
+    play(*streams, prompt, costs=costs)
+    # A step of decoding takes 44 ms. One prompt beside four streams gets a quarter more than that: 27 tokens at the
+    # true price. The learned price falls to it from that of the short prompts at the beginning.
+    steps = (prompt.first - prompt.arrived - 250 * 0.002) / 0.044
+    assert 250 / 27 < steps < 250 / 16
 
-    def room(costs, decoding):
-        return costs.room(decoding, costs.decode(decoding), waiting)
 
-    assert room(COSTS, 0) == 100
-    assert room(COSTS, 1) == 99
-    slow = HostCosts(step=0.01, sequence=0.001, prefill=0.001, slots=8)
-    assert [room(slow, decoding) for decoding in (1, 2, 7)] == [22, 18, 19]
+def test_a_part_of_a_prompt_costs_time_beside_a_stream_and_so_does_a_copy():
+    def first(costs):
+        chat = Prompt().unique(200)
+        message = Job(chat.unique(20), 1, 1.5)
+        # The stream runs two slots away from the chat, which is copied next to it with its answer of one token.
+        play(
+            Job(chat, 1, 0.0),
+            Job(Prompt().unique(10), 1, 0.5),
+            Job(Prompt().unique(10), 100, 1.0),
+            message,
+            costs=costs,
+        )
+        assert message.cached == 200
+        return message.first
+
+    free = replace(COSTS, slots=4)
+    costly = replace(free, part=0.004, part_attention=1e-5, copy=1e-6)
+    assert first(costly) - first(free) == pytest.approx(0.004 + 200 * 1e-5 + 201 * 1e-6)
 
 
 def test_tokens_cost_more_behind_others():

@@ -25,6 +25,7 @@ from puna.backend import (
     TokenLogprob,
 )
 from puna_llama_cpp.generation.prefix_cache import CachedPrefix, choose_slot
+from puna_llama_cpp.generation.schedule import PrefillBudget
 
 STEP: Final = 0.003
 SEQUENCE: Final = 0.0025
@@ -111,6 +112,7 @@ class Paced(LoadedModel):
 
     async def _run(self) -> None:
         """Make steps as long as sequences run. Prompts are evaluated in the order of their arrival."""
+        budget = PrefillBudget()
         while True:
             if not self._running:
                 self._begun.clear()
@@ -118,19 +120,19 @@ class Paced(LoadedModel):
             began = perf_counter()
             decoding = [each for each in self._running if not each.prefill]
             prompts = [each for each in self._running if each.prefill]
-            decode = STEP + SEQUENCE * len(decoding)
-            room = BATCH
-            if decoding:
-                fitting = decode * (1 + len(prompts) / len(decoding)) / PREFILL
-                room = min(max(8, int(fitting)), BATCH - len(decoding))
-            evaluated = 0
+            room = BATCH - len(decoding)
+            if decoding and prompts:
+                room = min(room, budget.tokens(len(decoding), len(prompts)))
+            count, evaluated = len(decoding), 0
             for each in prompts:
                 part = min(each.prefill, room - evaluated)
                 each.prefill -= part
                 evaluated += part
                 if not each.prefill:
                     decoding.append(each)
-            await asyncio.sleep(max(decode + PREFILL * evaluated - (perf_counter() - began), 0))
+            seconds = STEP + SEQUENCE * count + PREFILL * evaluated
+            budget.observe(count, evaluated, seconds)
+            await asyncio.sleep(max(seconds - (perf_counter() - began), 0))
             for each in decoding:
                 each.left -= 1
                 each.tokens.put_nowait(int.from_bytes(b" " + bytes(random.choices(LETTERS, k=TOKEN - 1)), "big"))
