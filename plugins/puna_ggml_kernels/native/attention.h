@@ -55,6 +55,12 @@ INLINE void prefetch_row(const char* row, int64_t bytes) {
 
 INLINE __m512 load_half(const uint16_t* h) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void*)h)); }
 
+// The same into the second-level cache. A tile needs its rows later, and would wait for the few lines that the first
+// level can have under way.
+INLINE void prefetch_row_early(const char* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(row + i, _MM_HINT_T1);
+}
+
 INLINE void transpose16x16(__m512 x[LANES]) {
   __m512 y[LANES];
   for (int i = 0; i < LANES; i += 4) {

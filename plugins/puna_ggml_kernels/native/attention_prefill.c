@@ -5,16 +5,14 @@
 // turns the scores into weights, and adds weights times values by a second matrix product. Sums run over the elements
 // of a key, and over positions, in ascending order; sums of weights over sixteen lanes and then in double precision.
 // The kernel does the same for each element, so the bits are ggml's. The gain comes from sharing and skipping: a tile's
-// keys (transposed) and values are converted to 32 bits once for all heads that share them, and for as many rows as
-// there is scratch memory for; and of a tile only the positions between the first and the last that some row sees are
-// computed, since the others would add zero.
-#include "attention.h"
+// keys are transposed once for all heads that share them, and for as many rows as there is scratch memory for; and of a
+// tile only the positions between the first and the last that some row sees are computed, since the others would add
+// zero. attention_tile.h has the products.
+#include "attention_tile.h"
 
 enum {
-  TILE_POSITIONS = 64,     // positions of a tile; ggml takes maxima and sums over so many
-  QUERY_ROWS = 6,          // rows of queries at a time: their sums with TILE_POSITIONS columns fill 24 of 32 registers
   FEW_ROWS = 16,
-  MAX_ROWS_PER_TILE = 96,  // rows of one head that use a tile once it is loaded, at most
+  MAX_ROWS_PER_TILE = 96,  // rows of one head that use a tile once its keys are transposed, at most
 };
 
 // Returns exp(x) with the polynomial of ggml's own vector exponential, for x <= 0 or NaN.
@@ -31,67 +29,8 @@ INLINE __m512 exp_tiled(__m512 x) {
   return _mm512_mask_mov_ps(_mm512_scalef_ps(y, n), nothing, _mm512_setzero_ps());
 }
 
-struct tile {  // TILE_POSITIONS positions as 32-bit floats
-  int64_t from;
-  int count;
-  bool ready;
-  float *k, *v;  // k[element][position], v[position][element]
-};
-
-KERNEL static void load_tile(const struct attention* a, struct query_index p, struct tile* t) {
-  const char *k = first_position(a, a->k, p) + t->from * a->k->nb[1],
-             *v = first_position(a, a->v, p) + t->from * a->v->nb[1];
-  if (t->from + t->count < a->keys)  // the next tile: a few rows would wait for memory
-    for (int64_t c = TILE_POSITIONS; c < 2 * TILE_POSITIONS; c++) {
-      prefetch_row(k + c * a->k->nb[1], 2 * a->dk);
-      prefetch_row(v + c * a->v->nb[1], 2 * a->dv);
-    }
-  for (int64_t c = 0; c < TILE_POSITIONS; c += LANES)
-    for (int64_t i = 0; i < a->dk; i += LANES) {
-      __m512 x[LANES];
-      for (int r = 0; r < LANES; r++)  // past the end, something that is masked later
-        x[r] = load_half((const uint16_t*)(k + (c + r < t->count ? c + r : 0) * a->k->nb[1]) + i);
-      transpose16x16(x);
-      for (int r = 0; r < LANES; r++) _mm512_store_ps(t->k + (i + r) * TILE_POSITIONS + c, x[r]);
-    }
-  for (int64_t c = 0; c < t->count; c++)
-    for (int64_t i = 0; i < a->dv; i += LANES)
-      _mm512_store_ps(t->v + c * a->dv + i, load_half((const uint16_t*)(v + c * a->v->nb[1]) + i));
-  t->ready = true;
-}
-
-struct operands {  // of a product: QUERY_ROWS rows of a, and b; rows of b and c are `stride` apart
-  const float* row[QUERY_ROWS];
-  const float* b;
-  int64_t stride, from, to;  // from..to are the rows of b to multiply with
-};
-
-// Computes c[QUERY_ROWS][16 wide] += a b, each sum in the order of b's rows.
-INLINE void multiply_columns(const int wide, const struct operands* f, int64_t column, float* c) {
-  __m512 sum[QUERY_ROWS][4];
-  for (int r = 0; r < QUERY_ROWS; r++)
-    for (int j = 0; j < wide; j++) sum[r][j] = _mm512_load_ps(c + r * f->stride + column + j * LANES);
-  for (int64_t k = f->from; k < f->to; k++) {
-    __m512 x[4];
-    for (int j = 0; j < wide; j++) x[j] = _mm512_load_ps(f->b + k * f->stride + column + j * LANES);
-    for (int r = 0; r < QUERY_ROWS; r++) {
-      const __m512 y = _mm512_set1_ps(f->row[r][k]);
-      for (int j = 0; j < wide; j++) sum[r][j] = _mm512_fmadd_ps(y, x[j], sum[r][j]);
-    }
-  }
-  for (int r = 0; r < QUERY_ROWS; r++)
-    for (int j = 0; j < wide; j++) _mm512_store_ps(c + r * f->stride + column + j * LANES, sum[r][j]);
-}
-KERNEL static void multiply1(const struct operands* f, int64_t column, float* c) { multiply_columns(1, f, column, c); }
-KERNEL static void multiply2(const struct operands* f, int64_t column, float* c) { multiply_columns(2, f, column, c); }
-KERNEL static void multiply4(const struct operands* f, int64_t column, float* c) { multiply_columns(4, f, column, c); }
-static void matrix_product(const struct operands* f, int64_t column, int64_t end, float* c) {
-  for (; column + 4 * LANES <= end; column += 4 * LANES) multiply4(f, column, c);
-  for (; column + 2 * LANES <= end; column += 2 * LANES) multiply2(f, column, c);
-  for (; column < end; column += LANES) multiply1(f, column, c);
-}
-
-struct query_rows {  // QUERY_ROWS rows of a head
+struct query_rows {  // up to QUERY_ROWS rows of heads that share keys and values
+  int rows;
   const float* q[QUERY_ROWS];
   const uint16_t* mask[QUERY_ROWS];
   float *sum_v, *sum, *max;
@@ -146,26 +85,22 @@ INLINE void softmax_row(const struct attention* a, const struct query_rows* m, i
   m->sum[r] = (float)(m->sum[r] + sum);
 }
 
-KERNEL static void attend_tile(const struct attention* a, struct query_index p, const struct query_rows* m,
-                               struct tile* t) {
+KERNEL static void attend_tile(const struct attention* a, const struct query_rows* m, struct tile* t) {
   uint64_t any = 0;
-  for (int r = 0; r < QUERY_ROWS; r++) any |= visible(m->mask[r], t);
+  for (int r = 0; r < m->rows; r++) any |= visible(m->mask[r], t);
   if (!any) return;
-  if (!t->ready) load_tile(a, p, t);
+  // The first rows that use a tile prefetch the keys of the next one.
+  const bool prefetch = !t->ready && t->from + t->count < a->keys;
+  const char* next = prefetch ? t->keys + TILE_POSITIONS * a->k->nb[1] : NULL;
+  if (!t->ready) transpose_tile(a, t);
   // Positions before the first and after the last that some row sees would add nothing.
   const int begin = __builtin_ctzll(any), end = TILE_POSITIONS - __builtin_clzll(any);
   const int from = begin / LANES * LANES, to = (end + LANES - 1) / LANES * LANES;
-  // Zero, since a product adds to its result.
-  _Alignas(64) float x[QUERY_ROWS * TILE_POSITIONS] = {0};
-  struct operands scores = {.b = t->k, .stride = TILE_POSITIONS, .from = 0, .to = a->dk};
-  struct operands values = {.b = t->v, .stride = a->dv, .from = begin, .to = end};
-  memcpy(scores.row, m->q, sizeof scores.row);
-  matrix_product(&scores, from, to, x);
-  for (int r = 0; r < QUERY_ROWS; r++) {
-    values.row[r] = x + r * TILE_POSITIONS;
-    softmax_row(a, m, r, t, from, to, x + r * TILE_POSITIONS);
-  }
-  matrix_product(&values, 0, a->dv, m->sum_v);
+  const struct products* of_rows = products_of + m->rows - 1;
+  _Alignas(64) float x[QUERY_ROWS * TILE_POSITIONS];
+  of_rows->take_scores(a, t, m->q, from, to, x);
+  for (int r = 0; r < m->rows; r++) softmax_row(a, m, r, t, from, to, x + r * TILE_POSITIONS);
+  of_rows->add_values(a, t, x, begin, end, next, m->sum_v);
 }
 
 // Returns row i of the rows of several heads, one head after the other.
@@ -173,24 +108,30 @@ static struct query_index nth_row(struct query_index p, int rows, int i) {
   return (struct query_index){p.stream, p.head + i / rows, p.row + i % rows};
 }
 
+// Returns the size of a tile in the scratch memory.
+static int64_t tile_floats(const struct attention* a) { return TILE_POSITIONS * a->dk / 2; }
+
 // Computes `rows` rows from p on, of each of n heads. The scratch memory holds a tile, and the sums of each row.
 KERNEL static void attend_rows(const struct attention* a, struct query_index p, int n, int rows, float* scratch) {
-  const int all = n * rows, padded = (all + QUERY_ROWS - 1) / QUERY_ROWS * QUERY_ROWS;
-  struct tile t = {.k = scratch, .v = scratch + TILE_POSITIONS * a->dk};
-  float *sum_v = t.v + TILE_POSITIONS * a->dv, *sum = sum_v + padded * a->dv, *max = sum + padded;
-  memset(sum_v, 0, padded * (a->dv + 1) * sizeof(float));
-  for (int i = 0; i < padded; i++) max[i] = -INFINITY;
+  const int all = n * rows;
+  struct tile t = {.block = (void*)scratch};
+  float *sum_v = scratch + tile_floats(a), *sum = sum_v + all * a->dv, *max = sum + all;
+  memset(sum_v, 0, all * (a->dv + 1) * sizeof(float));
+  for (int i = 0; i < all; i++) max[i] = -INFINITY;
   for (t.from = 0; t.from < a->keys; t.from += TILE_POSITIONS) {
     t.count = (int)(a->keys - t.from < TILE_POSITIONS ? a->keys - t.from : TILE_POSITIONS);
+    t.keys = first_position(a, a->k, p) + t.from * a->k->nb[1];
+    t.values = first_position(a, a->v, p) + t.from * a->v->nb[1];
     t.ready = false;
     for (int i = 0; i < all; i += QUERY_ROWS) {
       struct query_rows m = {.sum_v = sum_v + i * a->dv, .sum = sum + i, .max = max + i};
-      for (int s = 0; s < QUERY_ROWS; s++) {  // past the end the last row again, to no effect
-        const struct query_index own = nth_row(p, rows, i + s < all ? i + s : all - 1);
+      m.rows = all - i < QUERY_ROWS ? all - i : QUERY_ROWS;
+      for (int s = 0; s < m.rows; s++) {
+        const struct query_index own = nth_row(p, rows, i + s);
         m.q[s] = query(a, own);
         m.mask[s] = mask_row(a, own);
       }
-      attend_tile(a, p, &m, &t);
+      attend_tile(a, &m, &t);
     }
   }
   for (int i = 0; i < all; i++) {
@@ -204,7 +145,7 @@ KERNEL static void attend_rows(const struct attention* a, struct query_index p, 
 static int64_t scratch_rows(const struct ggml_compute_params* params, const struct attention* a) {
   // In whole cache lines. One line less, since the start is aligned up.
   const int64_t floats = (int64_t)(params->wsize / params->nth / 64 * 16) - 16;
-  return (floats - TILE_POSITIONS * (a->dk + a->dv)) / (a->dv + 2);
+  return (floats - tile_floats(a)) / (a->dv + 2);
 }
 
 bool puna_prefill_fits(const struct ggml_compute_params* params, const struct attention* a) {
@@ -214,7 +155,7 @@ bool puna_prefill_fits(const struct ggml_compute_params* params, const struct at
 void puna_attend_prefill(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t groups = a->heads / a->group, space = scratch_rows(params, a) / QUERY_ROWS * QUERY_ROWS;
   const int64_t items = groups * a->streams * ((a->rows + MAX_ROWS_PER_TILE - 1) / MAX_ROWS_PER_TILE);
-  // A few rows take less time than the tile that each piece loads anew.
+  // A few rows take less time than the keys that each piece transposes anew.
   const int64_t wanted = a->rows < FEW_ROWS ? params->nth : 4 * params->nth;
   const int64_t parts = split_heads(a, space / QUERY_ROWS, items, wanted),
                 per = (a->group + parts - 1) / parts;

@@ -1,4 +1,4 @@
-"""The decode path of attention against ggml's own, bit by bit. test_with_kernels.py compares the prefill path."""
+"""Attention against ggml's own, bit by bit. test_with_kernels.py compares it in models."""
 
 import ctypes
 
@@ -13,15 +13,28 @@ def attend(ggml, compute):
     """Return a function that computes attention, on the decode path below 64 rows."""
     loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS)
 
-    def attend(q, k, v, mask, threads):
+    def attend(q, k, v, mask, threads, sinks=()):
         factors = [ctypes.c_float(factor) for factor in (q.shape[-1] ** -0.5, 0, 0)]
+        arrays = [np.ascontiguousarray(each) for each in (q, k, v, mask, *sinks)]
 
         def attention(memory, *tensors):
-            return ggml.ggml_flash_attn_ext(memory, *tensors, *factors)
+            node = ggml.ggml_flash_attn_ext(memory, *tensors[:4], *factors)
+            for each in tensors[4:]:
+                ggml.ggml_flash_attn_ext_add_sinks(ctypes.c_void_p(node), each)
+            return node
 
-        return compute((q, k, v, mask), attention, (q.size // q.shape[-1], v.shape[-1]), threads)
+        return compute(arrays, attention, (q.size // q.shape[-1], v.shape[-1]), threads)
 
     return attend
+
+
+@pytest.fixture
+def tiled(library, attend):
+    """Return a function that computes some rows of a prompt of which the rest is cached."""
+    library.puna_enable(True)
+    loader.set_order(tiled_from=1)
+    yield attend
+    loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS)
 
 
 def odd(values, random):
@@ -68,3 +81,53 @@ def test_attention_has_ggmls_bits(library, attend, kind, groups, heads, wide, ke
     assert np.array_equal(np.isnan(ours), np.isnan(own))
     assert np.array_equal(np.nan_to_num(ours).view(np.int32), np.nan_to_num(own).view(np.int32))
     assert np.isfinite(own).mean() > 0.5
+
+
+def causal(rows, keys, kind, random):
+    """Return the mask of the last tokens of a prompt: each one sees one position more than the one before."""
+    token, position = np.arange(keys - rows, keys)[:, None], np.arange(keys)
+    hidden = position > token
+    if kind == "window":
+        hidden |= position <= token - 100
+    if kind == "holes":  # as positions of other sequences are, and rows that see nothing of a tile
+        hidden |= (random.random((rows, keys)) < 0.3) | ((position // 64 + token) % 3 == 0)
+    return np.where(hidden, -np.inf, random.standard_normal(keys) if kind == "biased" else 0)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("kind", ["causal", "window", "holes", "biased", "sinks"])
+@pytest.mark.parametrize(
+    ("groups", "heads", "wide", "value", "keys", "threads"),
+    [
+        (3, 3, 64, 64, 512, 1),
+        (1, 8, 64, 64, 200, 2),  # a part of a tile at the end
+        (2, 1, 128, 128, 256, 2),
+        (1, 4, 256, 256, 320, 1),
+        (2, 2, 80, 80, 192, 1),
+        (1, 5, 96, 48, 192, 2),
+        (1, 2, 576, 512, 128, 1),
+    ],
+)
+def test_few_rows_have_the_bits_of_a_whole_prompt(
+    library, attend, tiled, kind, groups, heads, wide, value, keys, threads
+):
+    random = np.random.default_rng(8)
+    rows = loader.TILED_PREFILL_ROWS
+    q = random.standard_normal((1, groups * heads, rows, wide), np.float32)
+    k = random.standard_normal((1, groups, keys, wide)).astype(np.float16)
+    v = random.standard_normal((1, groups, keys, value)).astype(np.float16)
+    mask = causal(rows, keys, kind, random)[None, None].astype(np.float16)
+    sinks = [random.standard_normal((1, 1, 1, groups * heads), np.float32)] if kind == "sinks" else []
+    library.puna_enable(False)
+    whole = attend(q, k, v, mask, threads, sinks).reshape(rows, groups * heads, value)
+    library.puna_enable(True)
+    first = 0
+    for few in range(1, 12):  # the last ones are what is left
+        part = slice(first, min(first + few, rows))
+        calls = library.puna_attention_calls()
+        found = tiled(q[:, :, part], k, v, mask[:, :, part], threads, sinks).reshape(-1, groups * heads, value)
+        assert library.puna_attention_calls() == calls + 1
+        assert np.array_equal(found.view(np.int32), whole[part].view(np.int32))
+        first += few
+    assert first >= rows
+    assert np.isfinite(whole).all()
