@@ -17,7 +17,7 @@ import ctypes
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -95,6 +95,18 @@ def installed() -> ctypes.CDLL | None:
     """Return the library if `install` has switched the kernels on in this process. Loads nothing."""
     # `install` itself would load the library. Each step of a model asks, so its cache is not asked either.
     return _INSTALLED[0] if _INSTALLED else None
+
+
+def step_function() -> Callable[..., int] | None:
+    """Return the function puna_step of native/step.c; None: the kernels are not installed.
+
+    Unlike the library's other functions it is called without Python's lock, since it evaluates a batch.
+    """
+    if installed() is None:
+        return None
+    function = ctypes.CDLL(str(LIBRARY)).puna_step
+    function.restype, function.argtypes = ctypes.c_int, (ctypes.c_void_p,) * 5
+    return function
 
 
 def load() -> ctypes.CDLL:

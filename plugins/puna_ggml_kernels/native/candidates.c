@@ -9,14 +9,10 @@
 #include <string.h>
 
 #include "avx512.h"
+#include "llama_abi.h"
 #include "thread_scratch.h"
 
 enum { FLOATS = 16 };
-
-struct candidate {  // llama.cpp's llama_token_data
-  int32_t token;
-  float logit, probability;
-};
 
 // Returns the integer that compares with others as the floats do.
 static int32_t key_of(float x) {
@@ -61,7 +57,7 @@ KERNEL static void find_maxima(const float* logits, int rows, int groups, float*
 
 // Writes the tokens with the k largest logits and all equal to them, and some others, in ascending order. Groups have
 // `rows` logits. Returns how many there are: 0 if they are fewer than k, because of NaNs, or do not fit into `room`.
-KERNEL int puna_top_candidates(const float* logits, int size, int k, int rows, struct candidate* out, int room) {
+KERNEL int puna_top_candidates(const float* logits, int size, int k, int rows, struct llama_token_data* out, int room) {
   const int groups = size / rows;
   if (k < 1 || groups < k) return 0;
   float* maxima = puna_thread_scratch((size_t)groups * (sizeof(float) + sizeof(int32_t)));
@@ -77,7 +73,7 @@ KERNEL int puna_top_candidates(const float* logits, int size, int k, int rows, s
     for (; reach; reach &= reach - 1) {
       const int token = i + __builtin_ctz(reach);
       if (found == room) return 0;
-      out[found++] = (struct candidate){token, logits[token], 0};
+      out[found++] = (struct llama_token_data){token, logits[token], 0};
     }
   }
   return found < k ? 0 : found;

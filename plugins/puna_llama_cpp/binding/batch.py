@@ -36,6 +36,7 @@ class Batch:
             ("logits", self._outputs, ctypes.POINTER(ctypes.c_int8)),
         ):
             setattr(self.native, name, ctypes.cast(array.ctypes.data, kind))
+        self.address = ctypes.addressof(self.native)
         self.length = 0
 
     def clear(self) -> None:
@@ -114,3 +115,4 @@ class VectorBatch:
             ("logits", self._outputs, ctypes.POINTER(ctypes.c_int8)),
         ):
             setattr(self.native, name, ctypes.cast(array.ctypes.data, kind))
+        self.address = ctypes.addressof(self.native)

@@ -15,6 +15,7 @@ from puna_llama_cpp.binding import architectures
 from puna_llama_cpp.binding.batch import Batch, VectorBatch
 from puna_llama_cpp.binding.kept_memory import KeptMemory
 from puna_llama_cpp.binding.native_log import captured_log
+from puna_llama_cpp.binding.native_step import native_step
 from puna_llama_cpp.binding.turns import TURNS
 from puna_llama_cpp.binding.weights import Weights
 from puna_llama_cpp.step_thread import unloaded_error
@@ -162,6 +163,7 @@ class Context:
         self.waited_seconds = 0.0
         """How long the last evaluation waited until other models of the process had computed."""
         self._waits = False
+        self._native_step = native_step()
         self.pooling = lib.llama_pooling_type(pointer)
         weights.apply_adapters(pointer)
 
@@ -194,6 +196,7 @@ class Context:
         invariant_sequences: int = 0,
         prompts: Sequence[int] | None = None,
         lengths: Sequence[int] = (),
+        draws: int = 0,
     ) -> None:
         """Evaluate a batch. Raises AbortedError after `set_abort`, and BackendError if llama.cpp failed.
 
@@ -201,24 +204,45 @@ class Context:
         `invariant_sequences`: the number of sequences in a batch of newest tokens and draft tokens, each of which must
         get the bits that it would get without draft tokens. `prompts`: the slots whose attention is tiled by
         default, and by nothing else; None: a slot's number of tokens decides. `lengths`: see `decode_apart`.
+        `draws`: the address of the first `native_step.Draw`, which are made at once where the kernels are installed.
         """
         self._waits = True
         with TURNS as self.waited_seconds:
             self._waits = False
-            set_order(tiled_from=tiled_from, invariant_sequences=invariant_sequences, prompts=prompts)
-            if lengths:
-                set_sequences(lengths)
-            try:
-                status = lib.llama_decode(self.pointer, batch.native)
-            finally:
-                if lengths:
-                    set_sequences(())
-                # The order belongs to the process, and the next image to be encoded must get ggml's.
-                set_order(tiled_from=TILED_PREFILL_ROWS)
+            if self._native_step is not None and not lengths:
+                status = self._native_step(
+                    self.pointer,
+                    batch,
+                    draws,
+                    tiled_from=tiled_from,
+                    invariant_sequences=invariant_sequences,
+                    prompts=prompts,
+                )
+            else:
+                status = self._decode(batch, tiled_from, invariant_sequences, prompts, lengths)
         if status == 2:
             raise AbortedError
         if status != 0:
             raise BackendError(captured_log().last_error() or f"llama_decode failed with status {status}")
+
+    def _decode(
+        self,
+        batch: Batch | VectorBatch,
+        tiled_from: int,
+        invariant_sequences: int,
+        prompts: Sequence[int] | None,
+        lengths: Sequence[int],
+    ) -> int:
+        set_order(tiled_from=tiled_from, invariant_sequences=invariant_sequences, prompts=prompts)
+        if lengths:
+            set_sequences(lengths)
+        try:
+            return int(lib.llama_decode(self.pointer, batch.native))
+        finally:
+            if lengths:
+                set_sequences(())
+            # The order belongs to the process, and the next image to be encoded must get ggml's.
+            set_order(tiled_from=TILED_PREFILL_ROWS)
 
     def decode_apart(self, batch: Batch, lengths: Sequence[int]) -> None:
         """Evaluate a batch of whole sequences of these lengths. Raises what `decode` raises.

@@ -297,6 +297,7 @@ class Engine:
                     tiled_from=step.tiled_from,
                     invariant_sequences=step.invariant_sequences,
                     prompts=step.prompts,
+                    draws=self._output.draws(step.entries),
                 )
             finally:
                 # Also after a failure. A padding token that stayed would be a cell that the slot's list of tokens does

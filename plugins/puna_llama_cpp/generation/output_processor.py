@@ -58,6 +58,16 @@ class OutputProcessor:
             sequence.evaluated = self._context.truncate(sequence.slot, 0)
             self.release(sequence)
 
+    def draws(self, entries: list[BatchEntry]) -> int:
+        """Return the `draws` of `Context.decode`, for sequences whose next tokens need nothing but their samplers."""
+        address = 0
+        for entry in entries:
+            sequence = entry.share.key
+            drawn = entry.share.completes and not entry.draft.tokens
+            if drawn and sequence.chain and sequence.matcher is None and sequence.thinking is None:
+                address = sequence.chain.draw(entry.row, address)
+        return address
+
     def advance(self, entry: BatchEntry) -> None:
         """Count the tokens that were evaluated, and sample if they were all of the sequence's tokens."""
         sequence = entry.share.key

@@ -4,12 +4,14 @@ The order is: bias, penalties, top-k, typical-p, top-p, min-p, temperature, draw
 largest logit; the filters cannot change that, so they are left out. The penalties look at the prompt too.
 """
 
+import ctypes
 import math
 
 import llama_cpp.llama_cpp as lib
 
 from puna.backend import InvalidRequestError, Sampling
 from puna_llama_cpp.binding.context import Context
+from puna_llama_cpp.binding.native_step import NO_TOKEN, Draw
 from puna_llama_cpp.binding.vocabulary import Vocabulary
 from puna_llama_cpp.sampling.top_k_prefilter import Candidates, worthwhile
 
@@ -71,6 +73,9 @@ class SamplerChain:
         penalizes = last_n > 0 and not neutral
         size = _prefilter_size(sampling, last_n if penalizes else 0)
         self._candidates = Candidates(vocabulary.size, size) if size and worthwhile(vocabulary.size, size) else None
+        self._draw = Draw(chain=ctypes.cast(self._chain, ctypes.c_void_p), token=NO_TOKEN)
+        if self._candidates is not None:
+            self._candidates.describe(self._draw)
         if penalizes:
             self._add(
                 lib.llama_sampler_init_penalties(
@@ -113,8 +118,24 @@ class SamplerChain:
         self._add(lib.llama_sampler_init_temp(sampling.temperature))
         self._add(lib.llama_sampler_init_dist(seed))
 
+    def draw(self, row: int, following: int) -> int:
+        """Have the next evaluation sample from this row at once, if it can. Return the address for `Context.decode`.
+
+        `following`: the address that the draw of another chain returned, or 0.
+        """
+        self._draw.row, self._draw.next, self._draw.token = row, following, NO_TOKEN
+        return ctypes.addressof(self._draw)
+
+    @property
+    def drawn(self) -> bool:
+        """True if the evaluation has drawn a token, which `sample` returns next."""
+        return bool(self._draw.token != NO_TOKEN)
+
     def sample(self, context: Context, row: int) -> int:
         """Sample a token from a row of logits, and record it for the penalties."""
+        if (token := self._draw.token) != NO_TOKEN:
+            self._draw.token = NO_TOKEN
+            return int(token)
         candidates = self._candidates
         # The chain works on any array of candidates; it need not hold the whole vocabulary.
         if candidates is None or not candidates.select(context.logits_address(row)):

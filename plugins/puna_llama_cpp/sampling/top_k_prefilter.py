@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna_ggml_kernels.loader import installed
+from puna_llama_cpp.binding.native_step import Draw
 
 MAX_CANDIDATES: Final = 4096
 """A chain over this many tokens is fast, so smaller vocabularies are not filtered, and larger selections are not used.
@@ -61,6 +62,11 @@ class Candidates:
         """The pointer to the candidates that llama.cpp's samplers take."""
         kernels = installed()
         self._select = kernels.puna_top_candidates if kernels is not None else None
+
+    def describe(self, draw: Draw) -> None:
+        """Have a draw select in the same way."""
+        draw.candidates, draw.room = self._address, len(self._data)
+        draw.vocabulary, draw.count, draw.group = self._vocabulary_size, self._count, _GROUP
 
     def select(self, logits: int) -> bool:
         """Select from the logits at an address. False: too many tokens reach the bound."""

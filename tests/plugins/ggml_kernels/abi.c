@@ -16,6 +16,7 @@
 #include "ggml.h"
 #endif
 #include "gguf.h"
+#include "llama.h"
 
 enum {
   F32 = GGML_TYPE_F32,
@@ -105,6 +106,13 @@ _Static_assert(sizeof(struct context_parameters) == sizeof(struct ggml_init_para
 #define GGML_TYPE_BF16 MIRROR_BF16
 #define GGML_TYPE_MXFP4 MIRROR_MXFP4
 #include "ggml_abi.h"
+#define llama_batch mirror_batch
+#define llama_token_data mirror_token_data
+#define llama_token_data_array mirror_token_data_array
+#include "llama_abi.h"
+#undef llama_batch
+#undef llama_token_data
+#undef llama_token_data_array
 #undef ggml_type
 #undef ggml_tensor
 #undef ggml_compute_params
@@ -120,6 +128,28 @@ _Static_assert(sizeof(struct context_parameters) == sizeof(struct ggml_init_para
                      sizeof(((struct ggml_##structure*)0)->member) ==                                        \
                          sizeof(((struct mirror_##structure*)0)->member),                                    \
                  #structure "." #member)
+
+#define SAME_IN_LLAMA(structure, member)                                                                       \
+  _Static_assert(offsetof(struct llama_##structure, member) == offsetof(struct mirror_##structure, member) && \
+                     sizeof(((struct llama_##structure*)0)->member) ==                                        \
+                         sizeof(((struct mirror_##structure*)0)->member),                                     \
+                 #structure "." #member)
+_Static_assert(sizeof(struct llama_batch) == sizeof(struct mirror_batch), "size of a batch");
+SAME_IN_LLAMA(batch, n_tokens);
+SAME_IN_LLAMA(batch, token);
+SAME_IN_LLAMA(batch, embd);
+SAME_IN_LLAMA(batch, pos);
+SAME_IN_LLAMA(batch, n_seq_id);
+SAME_IN_LLAMA(batch, seq_id);
+SAME_IN_LLAMA(batch, logits);
+_Static_assert(sizeof(struct llama_token_data) == sizeof(struct mirror_token_data), "size of a candidate");
+SAME_IN_LLAMA(token_data, id);
+SAME_IN_LLAMA(token_data, logit);
+SAME_IN_LLAMA(token_data, p);
+SAME_IN_LLAMA(token_data_array, data);
+SAME_IN_LLAMA(token_data_array, size);
+SAME_IN_LLAMA(token_data_array, selected);
+SAME_IN_LLAMA(token_data_array, sorted);
 
 #define SAME_OP(name) _Static_assert((int)REAL_##name == (int)MIRROR_OP_##name, #name);
 EACH_OP(SAME_OP)

@@ -1,9 +1,10 @@
-"""The structs of native/ggml_abi.h against the headers that llama-cpp-python installs; see abi.c.
+"""The structs of native/ggml_abi.h and llama_abi.h against the headers that llama-cpp-python installs; see abi.c.
 
 Those headers do not declare everything that the kernels touch. tests/real compares the rest with ggml's sources.
 """
 
 import importlib.util
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -42,5 +43,6 @@ def test_structs_and_types_are_those_of_the_installed_headers():
 def test_a_mirror_of_another_version_is_found(tmp_path, was, becomes, member):
     text = (loader.LIBRARY.parent / "ggml_abi.h").read_text()
     assert was in text
+    shutil.copy(loader.LIBRARY.parent / "llama_abi.h", tmp_path)
     (tmp_path / "ggml_abi.h").write_text(text.replace(was, becomes))
     assert f'static assertion failed: "{member}"' in compile_only(installed_headers(), mirror=tmp_path)
