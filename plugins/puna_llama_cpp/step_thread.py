@@ -5,8 +5,8 @@ the results of a step and hands them over at once for each loop.
 
 Theory. `call_soon_threadsafe` wakes the loop by a call that releases Python's lock. The loop's thread takes the lock at
 once, and the step thread gets it back only when the loop has done its work, while nothing is computed. A LoopInbox
-wakes the loop without releasing the lock. So the step thread works on until the loop's thread runs and asks for the
-lock, or until llama.cpp releases it.
+wakes the loop without releasing the lock. So the step thread goes on to llama.cpp, which releases the lock, and the
+loop works beside it.
 """
 
 import asyncio

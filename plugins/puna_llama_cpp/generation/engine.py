@@ -8,12 +8,9 @@ Each model has one decode thread, which repeats one step while there is work:
 3. Images. If an image is next in some sequence, its vectors are evaluated in a batch of their own, since llama.cpp
    takes tokens or vectors in one batch, not both.
 4. Tokens. `schedule.plan` divides the batch: one token for each decoding sequence, the rest for prompts. `BatchBuilder`
-   adds draft tokens and padding. llama.cpp computes without Python's lock.
+   adds draft tokens and padding. Before the batch is decoded, the events of the last step are handed to the event
+   loops, which work on them while llama.cpp computes without Python's lock.
 5. Output. `OutputProcessor` samples a token for each sequence whose tokens are all evaluated.
-6. Events. They are handed to the event loops, at once where steps are long. A loop then takes Python's lock from the
-   decode thread after `_SWITCH_SECONDS`, and the core and the client work on a token while one thread builds the next
-   batch and prepares llama.cpp's graph. Later they would take the cores of decode threads. Where steps are short, the
-   loop's work with Python's lock counts for more, and the events wait until the next batch is ready.
 
 Sequences join and leave between any two steps. The effect of a batch on a sequence can be undone at any time: a
 sequence is a list of tokens and a count of evaluated ones (`sequence`).
@@ -56,10 +53,6 @@ _LATE_MASK_SECONDS = 0.001
 """How long a step waits for the mask of a sequence whose mask was late before."""
 _IDLE_SECONDS = 0.005
 """Time between two steps while all sequences wait for late masks."""
-_LONG_STEP_SECONDS = 0.002
-"""The length of a step from which events are sent before the next batch is built."""
-_SWITCH_SECONDS = 1e-5
-"""How long a thread of the process waits for Python's lock before it asks the other one to give it up."""
 _UNSHIFTED_TOKENS = 4
 """Tokens at the end of a full context that a shift never counts among the kept ones."""
 
@@ -97,8 +90,6 @@ class Engine:
         self._sitting_out: list[Sequence] = []
         """Sequences that have no part in this step, since their masks are late."""
         self._closed = False
-        self._sends_at_once = False
-        """Whether events are sent as soon as a step has them."""
         self._thread = StepThread("llama-decode", self._step, self._on_thread_end)
         self._thread.start()
 
@@ -359,8 +350,8 @@ class Engine:
             self._context.set_abort(False)
             self._in_prefill = frozenset(sequence for sequence in sequences if not sequence.decoding)
             self._in_batch = sequences
-        # Where steps are short, an event loop that was woken earlier would compete for Python's lock with the work
-        # between two batches.
+        # The events of the last step are sent only now. Sent earlier, the event loop would compete for Python's lock
+        # with the work between two batches.
         self._delivery.send()
         try:
             decode()
@@ -378,14 +369,6 @@ class Engine:
                 self._in_prefill, self._in_batch = frozenset(), []
         for entry in entries:
             self._output.advance(entry)
-        if self._prefill_budget.decode_seconds >= _LONG_STEP_SECONDS:
-            self._send_at_once()
-
-    def _send_at_once(self) -> None:
-        if not self._sends_at_once:
-            self._sends_at_once = True
-            sys.setswitchinterval(_SWITCH_SECONDS)
-        self._delivery.send()
 
 
 def _waits_for_late_mask(sequence: Sequence, seconds: float) -> bool:

@@ -1,9 +1,7 @@
 """The engine as its clients see it: cancellation, and sequences that share batches and the cache."""
 
 import asyncio
-import math
 import random
-import sys
 import threading
 import time
 from contextlib import aclosing
@@ -14,8 +12,6 @@ import pytest
 from puna.backend import BackendError, Finish, ModelSpec, Prefill, Sampling, SequenceRequest, TextDelta
 from puna_llama_cpp import LlamaCppBackend
 from puna_llama_cpp.binding.context import AbortedError, Context
-from puna_llama_cpp.generation import engine
-from puna_llama_cpp.generation.batch_builder import BatchBuilder
 from puna_llama_cpp.generation.draft_policy import Draft
 from puna_llama_cpp.generation.prefix_cache import MIN_COPY_GAIN
 from puna_llama_cpp.generation.speculation import Speculator
@@ -279,29 +275,3 @@ async def continued(model, prompt, count):
     request = SequenceRequest(prompt=prompt, sampling=GREEDY, max_tokens=count, top_logprobs=0)
     *deltas, end = [event async for event in model.generate(request)]
     return [each for delta in deltas for each in getattr(delta, "logprobs", ())], end
-
-
-@pytest.mark.parametrize(("long_step", "waiting"), [(0.0, {False}), (math.inf, {True})])
-async def test_events_of_long_steps_do_not_wait_until_the_next_batch_is_ready(
-    load, write, monkeypatch, long_step, waiting
-):
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.005)
-    monkeypatch.setattr(engine, "_LONG_STEP_SECONDS", long_step)
-    model, seen, build = await load(), [], BatchBuilder.build
-    delivery = model._engine._delivery
-
-    def build_and_look(builder, shares, *, speculate):
-        seen.append(bool(delivery._batches))
-        return build(builder, shares, speculate=speculate)
-
-    monkeypatch.setattr(BatchBuilder, "build", build_and_look)
-    try:
-        texts, end = await write(model, "hello", max_tokens=20)
-        assert (sys.getswitchinterval() < 0.001) == (waiting == {False})
-    finally:
-        sys.setswitchinterval(before)
-    # Nothing waits while the batch of the prompt is built.
-    assert set(seen[1:]) == waiting
-    assert "".join(texts)
-    assert end.output_tokens == 20
