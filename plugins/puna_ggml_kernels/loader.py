@@ -155,7 +155,7 @@ def set_order(*, tiled_from: int, invariant_sequences: int = 0, prompts: Sequenc
     attention gives a row the bits that it has in a large batch. llama.cpp divides a batch, so that even one row may be
     left over. `invariant_sequences`: the batch holds newest tokens and draft tokens of so many sequences, up to 32 in
     all, and each gets the bits that it has in a batch of newest tokens alone; 0: the size of the batch decides.
-    `prompts`: the sequences whose attention is tiled, while that of all others has the order of decoding. Unless
+    `prompts`: the sequences whose tokens have the order of a prompt, while all others have that of sampled ones. Unless
     ggml's bits are wanted (`set_exact`), the attention of a token then depends on nothing that is evaluated beside it,
     and `tiled_from` counts only where the kernels leave attention to ggml. None: the number of tokens decides.
 

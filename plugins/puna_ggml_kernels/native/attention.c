@@ -7,9 +7,9 @@
 // with the bits of glibc's expf, and query heads that share keys and values are taken together. A row of the result
 // does not depend on the rows computed with it, so rows may be divided among threads in another way than ggml's.
 //
-// Where ggml's bits are not wanted (puna_exact is false), the order of a row follows from what its token is, and not from
-// what is computed beside it. Tokens of prompts are tiled, however few a batch has of them (puna_set_prompts). A sampled
-// token has the order of decode, in shares of SHARE_POSITIONS positions that are merged one after the other.
+// Where ggml's bits are not wanted (puna_exact is false), the order of a row follows from what its token is, and not
+// from what is computed beside it. All rows are tiled: tokens of prompts as in ggml, however few a batch has of them
+// (puna_set_prompts), and sampled tokens in shares of positions that threads can divide among themselves.
 //
 // ggml has three orders of additions:
 //
@@ -17,7 +17,7 @@
 //   time (attention_decode.h);
 // - split decode, for a single row and SPLIT_POSITIONS positions or more: the threads share the positions, and their
 //   partial results are merged (attend_split_positions);
-// - tiled prefill, for PREFILL_ROWS rows or more: tiles of positions with 32-bit sums (attention_prefill.c).
+// - tiled prefill, for PREFILL_ROWS rows or more: tiles of positions with 32-bit sums (attention_tiled.c).
 #include <stdatomic.h>
 
 #include "attention_decode.h"
@@ -27,7 +27,6 @@ enum {
   PREFILL_ROWS = 64,      // rows of queries from which ggml tiles attention
   SPLIT_POSITIONS = 512,  // positions from which ggml splits those of a single row
   POSITIONS_MULTIPLE = 256,  // llama.cpp passes a multiple of this many positions
-  SHARE_POSITIONS = 256,  // positions of a share of a sampled token's row
   MAX_SLOTS = 1024,  // sequences of a context that puna_set_prompts knows
 };
 
@@ -40,11 +39,11 @@ static int64_t tiled_from = PREFILL_ROWS;
 void puna_set_tiled_from(int rows) { tiled_from = rows < PREFILL_ROWS ? rows : PREFILL_ROWS; }
 
 // prompts_known: the slots decide the order of attention. prompt_in_slot: the slots, which are streams of the KV cache,
-// whose attention is tiled.
+// that evaluate a prompt.
 static bool prompts_known, prompt_in_slot[MAX_SLOTS];
 
-// Names the slots whose attention is tiled in the next batches; that of all others has the order of decode. A negative
-// count: the number of rows decides, as in ggml. Must not be called while a model runs.
+// Names the slots that evaluate a prompt in the next batches; all others have sampled tokens. A negative count: the
+// number of rows decides, as in ggml. Must not be called while a model runs.
 void puna_set_prompts(const int32_t* slots, int count) {
   prompts_known = count >= 0;
   memset(prompt_in_slot, 0, sizeof prompt_in_slot);
@@ -109,31 +108,6 @@ KERNEL static void attend_row(const struct attention* a, struct query_index p, i
   }
 }
 
-// Adds the result of later positions to that of earlier ones. Without a visible position the later sum is 0, and the
-// maximum is minus infinity, from which expf would make NaN.
-KERNEL static void merge(float* max, float* sum, float* v, float later_max, float later_sum, const float* later_v,
-                         int64_t dv) {
-  if (later_sum == 0) return;
-  const float top = later_max > *max ? later_max : *max, old = expf(*max - top), new = expf(later_max - top);
-  for (int64_t i = 0; i < dv; i += LANES) {
-    const __m512 more = _mm512_mul_ps(_mm512_loadu_ps(later_v + i), _mm512_set1_ps(new));
-    _mm512_storeu_ps(v + i, _mm512_fmadd_ps(_mm512_loadu_ps(v + i), _mm512_set1_ps(old), more));
-  }
-  *sum = __builtin_fmaf(*sum, old, later_sum * new);
-  *max = top;
-}
-
-// Computes one row of n heads from p on, share after share.
-KERNEL static void attend_shares(const struct attention* a, struct query_index p, int n, struct decode_state* state) {
-  struct decode_state later;
-  for (int64_t from = 0; from < a->keys; from += SHARE_POSITIONS) {
-    const int64_t to = from + SHARE_POSITIONS < a->keys ? from + SHARE_POSITIONS : a->keys;
-    attend_row(a, p, n, from, to, from ? &later : state);
-    for (int h = 0; from && h < n; h++)
-      merge(&state->max[h], &state->sum[h], state->sum_v[h], later.max[h], later.sum[h], later.sum_v[h], a->dv);
-  }
-}
-
 KERNEL static void attend_decode(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t groups = a->heads / a->group, rows = a->rows * a->streams;
   const int64_t parts = split_heads(a, HEADS_AT_ONCE, groups * rows, params->nth), per = (a->group + parts - 1) / parts;
@@ -143,8 +117,8 @@ KERNEL static void attend_decode(const struct ggml_compute_params* params, const
     struct query_index p = {row / a->rows, group * a->group + i % parts * per, row % a->rows};
     const int64_t left = (group + 1) * a->group - p.head;
     const int n = (int)(left < per ? left : per);
-    if (n < 1 || (a->prompts && a->prompts[p.stream])) continue;
-    a->prompts ? attend_shares(a, p, n, &state) : attend_row(a, p, n, 0, a->keys, &state);
+    if (n < 1) continue;
+    attend_row(a, p, n, 0, a->keys, &state);
     for (int h = 0; h < n; h++, p.head++) {
       if (a->sinks) add_sink(a, p.head, &state.max[h], &state.sum[h], state.sum_v[h], false);
       store_normalized(a, p, state.sum[h], state.sum_v[h]);
@@ -152,15 +126,9 @@ KERNEL static void attend_decode(const struct ggml_compute_params* params, const
   }
 }
 
-// Returns how many shares the positions of a row have.
-static int64_t count_shares(const struct ggml_compute_params* params, const struct attention* a) {
-  return a->prompts ? (a->keys + SHARE_POSITIONS - 1) / SHARE_POSITIONS : params->nth;
-}
-
 // Split decode: the threads compute shares of the positions, and then the partial results are merged.
 KERNEL static void attend_split_positions(const struct ggml_compute_params* params, const struct attention* a) {
-  const int64_t shares = count_shares(params, a), size = 2 + a->dv;
-  const int64_t share = a->prompts ? SHARE_POSITIONS : (a->keys + shares - 1) / shares;
+  const int64_t shares = params->nth, share = (a->keys + shares - 1) / shares, size = 2 + a->dv;
   const int64_t groups = a->heads / a->group, parts = split_heads(a, HEADS_AT_ONCE, groups * shares, 1);
   const int64_t per = (a->group + parts - 1) / parts;
   float* partial = params->wdata;
@@ -169,14 +137,14 @@ KERNEL static void attend_split_positions(const struct ggml_compute_params* para
     for (int64_t s = 0; s < shares; s++) {
       // A thread does not take the same share of every head. The end of the cache is often empty, so that the last
       // shares are no work.
-      if ((a->prompts ? i * shares + s : i + s) % params->nth != params->ith) continue;
+      if ((i + s) % params->nth != params->ith) continue;
       struct query_index p = {0, i / parts * a->group + i % parts * per, 0};
       const int64_t left = (i / parts + 1) * a->group - p.head, to = (s + 1) * share;
       const int n = (int)(left < per ? left : per);
       if (n < 1) continue;
       attend_row(a, p, n, s * share, to < a->keys ? to : a->keys, &state);
       for (int h = 0; h < n; h++) {
-        if (a->sinks && s == 0 && !a->prompts) add_sink(a, p.head + h, &state.max[h], &state.sum[h], state.sum_v[h], false);
+        if (a->sinks && s == 0) add_sink(a, p.head + h, &state.max[h], &state.sum[h], state.sum_v[h], false);
         float* out = partial + ((p.head + h) * shares + s) * size;
         out[0] = state.max[h];
         out[1] = state.sum[h];
@@ -188,13 +156,7 @@ KERNEL static void attend_split_positions(const struct ggml_compute_params* para
     const float *in = partial + head * shares * size, *end = in + shares * size;
     float max = -INFINITY, sum = 0, *v = state.sum_v[0];
     memset(v, 0, a->dv * sizeof(float));
-    if (a->prompts) {  // as attend_shares begins
-      max = in[0], sum = in[1];
-      memcpy(v, in + 2, a->dv * sizeof(float));
-      in += size;
-    }
     for (; in < end; in += size) merge(&max, &sum, v, in[0], in[1], in + 2, a->dv);
-    if (a->prompts && a->sinks) add_sink(a, head, &max, &sum, v, false);
     store_normalized(a, (struct query_index){0, head, 0}, sum, v);
   }
 }
@@ -216,7 +178,7 @@ static bool supported(const struct ggml_compute_params* params, const struct att
       k->ne[2] == v->ne[2] && k->ne[3] == v->ne[3] && q->ne[2] % k->ne[2] == 0 && q->ne[3] % k->ne[3] == 0;
   // A large batch without room for a tile cannot take the decode path instead, whose bits are not those that ggml
   // gives.
-  return plain && types && rows && sizes && groups && (a->rows < PREFILL_ROWS || puna_prefill_fits(params, a));
+  return plain && types && rows && sizes && groups && (a->rows < PREFILL_ROWS || puna_tiles_fit(params, a));
 }
 
 // Returns the number of positions that llama.cpp would pass if this row were the last one.
@@ -322,7 +284,7 @@ static void attend_sequences(const struct ggml_compute_params* params, const str
     for (int s = 0; s < i / groups; s++) first += puna_sequences.length[s];
     select_part(a, first, puna_sequences.length[i / groups], i % groups, &part);
     const struct attention own = attention_of(&part.dst);
-    own.rows >= PREFILL_ROWS ? puna_attend_prefill(&alone, &own) : attend_decode(&alone, &own);
+    own.rows >= PREFILL_ROWS ? puna_attend_tiles(&alone, &own) : attend_decode(&alone, &own);
   }
 }
 
@@ -341,7 +303,7 @@ static void attend_sequences_by_ggml(const struct ggml_compute_params* params, c
 static bool find_prompts(const struct ggml_compute_params* params, struct attention* a) {
   // The keys are a view of the cache, whose streams lie one after the other.
   const struct ggml_tensor* cache = a->k->view_src;
-  if (!cache || !a->mask || a->k->ne[3] != a->streams || !puna_prefill_fits(params, a)) return false;
+  if (!cache || !a->mask || a->k->ne[3] != a->streams || !puna_tiles_fit(params, a)) return false;
   const size_t offset = (size_t)((const char*)a->k->data - (const char*)cache->data), first = offset / a->k->nb[3];
   if (offset % a->k->nb[3] || first + (size_t)a->streams > MAX_SLOTS) return false;
   a->prompts = prompt_in_slot + first;
@@ -357,24 +319,10 @@ static void begin_pieces(const struct ggml_compute_params* params) {
 
 // Computes each row in the order of a prompt or in that of a sampled token, whatever else is in the batch.
 static void attend_fixed(const struct ggml_compute_params* params, const struct attention* a) {
-  int64_t prompts = 0;
-  for (int64_t i = 0; i < a->streams; i++) prompts += a->prompts[i];
-  const size_t partial = (size_t)(a->heads * count_shares(params, a) * (2 + a->dv)) * sizeof(float);
-  if (!prompts && a->rows == 1 && a->streams == 1 && a->keys >= SPLIT_POSITIONS && params->nth > 1 &&
-      partial <= params->wsize) {
-    attend_split_positions(params, a);
-    return;
-  }
-  if (prompts) {
-    begin_pieces(params);
-    puna_attend_prefill(params, a);
-  }
-  if (prompts < a->streams) {
-    // No thread may set the counter while another one claims.
-    if (prompts) ggml.barrier(params->threadpool);
-    begin_pieces(params);
-    attend_decode(params, a);
-  }
+  const bool single = a->rows == 1 && a->streams == 1 && !a->prompts[0];
+  if (single && params->nth > 1 && a->keys >= SPLIT_POSITIONS && puna_attend_split_tiles(params, a)) return;
+  begin_pieces(params);
+  puna_attend_tiles(params, a);
 }
 
 void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* params, struct ggml_tensor* dst) {
@@ -396,7 +344,7 @@ void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* param
     attend_fixed(params, &a);
     return;
   }
-  const bool tiles = a.rows >= (a.mask ? tiled_from : PREFILL_ROWS) && puna_prefill_fits(params, &a);
+  const bool tiles = a.rows >= (a.mask ? tiled_from : PREFILL_ROWS) && puna_tiles_fit(params, &a);
   // Beside other sequences no row is the only one. llama.cpp evaluates the longest draft's last tokens by themselves.
   if (!tiles && a.rows == 1 && a.streams == 1 && a.keys >= SPLIT_POSITIONS && invariant < 2) {
     attend_split_positions(params, &a);
@@ -406,5 +354,5 @@ void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* param
   if (divided)
     attend_sequences(params, &a);
   else
-    tiles ? puna_attend_prefill(params, &a) : attend_decode(params, &a);
+    tiles ? puna_attend_tiles(params, &a) : attend_decode(params, &a);
 }

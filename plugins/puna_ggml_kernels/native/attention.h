@@ -1,5 +1,5 @@
-// The common part of the two ways of computing attention: decode (attention.c, attention_decode.h) and prefill
-// (attention_prefill.c).
+// The common part of the two ways of computing attention: position by position (attention.c, attention_decode.h) and
+// in tiles (attention_tiled.c).
 #pragma once
 
 #include <math.h>
@@ -22,7 +22,7 @@ struct attention {
   int64_t dk, dv, keys, rows, heads, streams;
   int64_t group;  // query heads that share keys and values (grouped-query attention)
   float scale;
-  const bool* prompts;  // for each stream, if its rows are tokens of a prompt; NULL: the number of rows decides
+  const bool* prompts;  // for each stream, if its rows are tokens of a prompt; NULL: all are
 };
 
 struct query_index {  // of a row of queries, or of the first of several rows or heads
@@ -37,7 +37,10 @@ static inline const float* query(const struct attention* a, struct query_index p
 }
 static inline const uint16_t* mask_row(const struct attention* a, struct query_index p) {
   const struct ggml_tensor* m = a->mask;
-  return m ? (const uint16_t*)tensor_row(m, p.row, p.head % m->ne[2], p.stream % m->ne[3]) : NULL;
+  if (!m) return NULL;
+  // Divisions take long, and most masks are the same for all heads.
+  const int64_t head = m->ne[2] == 1 ? 0 : p.head % m->ne[2], stream = m->ne[3] == 1 ? 0 : p.stream % m->ne[3];
+  return (const uint16_t*)tensor_row(m, p.row, head, stream);
 }
 static inline const char* first_position(const struct attention* a, const struct ggml_tensor* t, struct query_index p) {
   return tensor_row(t, 0, p.head / a->group, p.stream / (a->q->ne[3] / t->ne[3]));
@@ -98,6 +101,20 @@ INLINE void add_sink(const struct attention* a, int64_t head, float* max, float*
   *sum = fused ? __builtin_fmaf(*sum, rescale, weight) : *sum * rescale + weight;
 }
 
+// Adds the result of later positions to that of earlier ones. Without a visible position the later sum is 0, and the
+// maximum is minus infinity, from which expf would make NaN.
+INLINE void merge(float* max, float* sum, float* v, float later_max, float later_sum, const float* later_v,
+                  int64_t dv) {
+  if (later_sum == 0) return;
+  const float top = later_max > *max ? later_max : *max, old = expf(*max - top), new = expf(later_max - top);
+  for (int64_t i = 0; i < dv; i += LANES) {
+    const __m512 more = _mm512_mul_ps(_mm512_loadu_ps(later_v + i), _mm512_set1_ps(new));
+    _mm512_storeu_ps(v + i, _mm512_fmadd_ps(_mm512_loadu_ps(v + i), _mm512_set1_ps(old), more));
+  }
+  *sum = __builtin_fmaf(*sum, old, later_sum * new);
+  *max = top;
+}
+
 INLINE void store_normalized(const struct attention* a, struct query_index p, float sum, const float* v) {
   float* out = output_row(a, p);
   // A row whose positions are all masked has no weights, and its result is zero as in ggml.
@@ -120,6 +137,8 @@ static inline int64_t next_piece(const struct ggml_compute_params* params, int64
   return params->nth == 1 ? i + 1 : ggml.chunk_add(params->threadpool, 1);
 }
 
-// Prefill: whether a thread's scratch memory has room for a tile, and the computation.
-HIDDEN bool puna_prefill_fits(const struct ggml_compute_params* params, const struct attention* a);
-HIDDEN void puna_attend_prefill(const struct ggml_compute_params* params, const struct attention* a);
+// Tiled attention (attention_tiled.c): whether a thread's scratch memory has room for a tile, and the computation.
+HIDDEN bool puna_tiles_fit(const struct ggml_compute_params* params, const struct attention* a);
+HIDDEN void puna_attend_tiles(const struct ggml_compute_params* params, const struct attention* a);
+// The same for a single sampled token, whose positions the threads share. False: the scratch memory does not suffice.
+HIDDEN bool puna_attend_split_tiles(const struct ggml_compute_params* params, const struct attention* a);

@@ -1,4 +1,4 @@
-// The products of a tile of prefill (attention_prefill.c): queries times keys, and weights times values, for up to
+// The products of a tile (attention_tiled.c): queries times keys, and weights times values, for up to
 // QUERY_ROWS rows of queries that share keys and values.
 //
 // Sums run over the elements of a key, and over positions, in ascending order. So the lanes of a register are positions
@@ -23,7 +23,8 @@ struct tile {  // TILE_POSITIONS positions
   int64_t from;
   int count;
   const char *keys, *values;  // of the first position and the ones after it, in the KV cache
-  bool ready;                 // whether the keys are transposed
+  bool shared;                // whether more rows use it than are computed at a time
+  bool ready;                 // whether keys are transposed: those that the rows see, or all keys of a shared tile
   // Transposed keys, in blocks of LANES elements and LANES positions: block[element / LANES][position / LANES]. In a
   // block, line e has element e of each position, and then element e + HALF.
   uint16_t (*block)[TILE_POSITIONS / LANES][HALF][2][LANES];
@@ -52,9 +53,10 @@ INLINE void transpose_keys(const char* const key[LANES], int64_t element, uint16
     _mm512_store_si512(block[e], _mm512_permutex2var_epi64(of4[e / 2], e % 2 ? odd : even, of4[4 + e / 2]));
 }
 
-// Transposes the keys of a tile. Its values are prefetched meanwhile.
-KERNEL static void transpose_tile(const struct attention* a, struct tile* t) {
-  for (int64_t p = 0; p < TILE_POSITIONS; p += LANES) {
+// Transposes the keys of the positions from..to of a tile, both multiples of LANES. Their values are prefetched
+// meanwhile.
+KERNEL static void transpose_tile(const struct attention* a, struct tile* t, int from, int to) {
+  for (int64_t p = from; p < to; p += LANES) {
     const char* key[LANES];
     for (int i = 0; i < LANES; i++) {
       const int64_t own = p + i < t->count ? p + i : 0;  // past the end, something that is masked later

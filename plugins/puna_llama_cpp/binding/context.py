@@ -202,8 +202,8 @@ class Context:
 
         `tiled_from`: the number of a sequence's tokens from which attention is computed as in a long prompt.
         `invariant_sequences`: the number of sequences in a batch of newest tokens and draft tokens, each of which must
-        get the bits that it would get without draft tokens. `prompts`: the slots whose attention is tiled by
-        default, and by nothing else; None: a slot's number of tokens decides. `lengths`: see `decode_apart`.
+        get the bits that it would get without draft tokens. `prompts`: the slots whose attention has a prompt's
+        order by default, and by nothing else; None: a slot's number of tokens decides. `lengths`: see `decode_apart`.
         `draws`: the address of the first `native_step.Draw`, which are made at once where the kernels are installed.
         """
         self._waits = True

@@ -131,3 +131,70 @@ def test_few_rows_have_the_bits_of_a_whole_prompt(
         first += few
     assert first >= rows
     assert np.isfinite(whole).all()
+
+
+@pytest.fixture
+def attend_by_token(ggml, library, compute):
+    """Return a function that computes attention whose order follows from the token, over a view of a KV cache."""
+    ggml.ggml_view_4d.restype = ctypes.c_void_p
+    loader.set_exact(exact=False)
+
+    def view(memory, tensor, array):
+        sizes, strides = reversed(array.shape), reversed(array.strides[:-1])
+        numbers = (ctypes.c_int64(each) for each in sizes), (ctypes.c_size_t(each) for each in strides)
+        return ctypes.c_void_p(ggml.ggml_view_4d(memory, tensor, *numbers[0], *numbers[1], ctypes.c_size_t(0)))
+
+    def attend(q, k, v, mask, threads=1, prompts=()):
+        loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS, prompts=prompts)
+        arrays = [np.ascontiguousarray(each) for each in (q, k, v, mask)]
+        factors = [ctypes.c_float(factor) for factor in (q.shape[-1] ** -0.5, 0, 0)]
+
+        def attention(memory, query, keys, *others):
+            return ggml.ggml_flash_attn_ext(memory, query, view(memory, keys, arrays[1]), *others, *factors)
+
+        found = compute(arrays, attention, (q.size // q.shape[-1], v.shape[-1]), threads)
+        return found.reshape(q.shape[0], q.shape[2], q.shape[1], -1)
+
+    yield attend
+    loader.set_order(tiled_from=loader.TILED_PREFILL_ROWS)
+    loader.set_exact(exact=True)
+
+
+def exact_attention(q, k, v, mask):
+    """Return attention in double precision, of the values that ggml takes."""
+    heads = q.shape[1] // k.shape[1]
+    k, v = (np.repeat(each.astype(np.float64), heads, axis=1) for each in (k, v))
+    scores = q.astype(np.float64) @ k.swapaxes(-1, -2) * np.float64(np.float32(q.shape[-1] ** -0.5)) + mask
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return ((weights / weights.sum(-1, keepdims=True)) @ v).swapaxes(1, 2)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("kind", ["causal", "window", "holes"])
+@pytest.mark.parametrize(
+    ("groups", "heads", "wide", "keys"), [(3, 3, 64, 1024), (1, 8, 128, 512), (4, 1, 80, 768), (1, 2, 256, 700)]
+)
+def test_a_sampled_token_has_its_bits_whatever_is_beside_it(
+    library, attend, attend_by_token, kind, groups, heads, wide, keys
+):
+    random = np.random.default_rng(8)
+    streams, rows = 3, 4
+    q = random.standard_normal((streams, groups * heads, rows, wide), np.float32)
+    k, v = random.standard_normal((2, streams, groups, keys, wide)).astype(np.float16)
+    mask = np.stack([causal(rows, keys, kind, random) for _ in range(streams)])[:, None].astype(np.float16)
+    together = attend_by_token(q, k, v, mask, threads=2)
+    beside_a_prompt = attend_by_token(q, k, v, mask, prompts=[1])
+    for s in range(streams):
+        own = slice(s, s + 1)
+        # A window within one share has no other order.
+        assert np.array_equal(beside_a_prompt[s], together[s]) == (s != 1 or kind == "window")
+        for r in range(rows):
+            row = slice(r, r + 1)
+            for threads in (1, 2, 3):
+                alone = attend_by_token(q[own, :, row], k[own], v[own], mask[own, :, row], threads)
+                assert np.array_equal(alone.view(np.int32)[0, 0], together.view(np.int32)[s, r])
+    library.puna_enable(False)
+    ggmls = attend(q, k, v, mask, 1).reshape(together.shape)
+    library.puna_enable(True)
+    exact = exact_attention(q, k, v, mask.astype(np.float64))
+    assert np.abs(together - exact).mean() < np.abs(ggmls - exact).mean() / 10

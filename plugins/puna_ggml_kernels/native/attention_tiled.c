@@ -1,5 +1,5 @@
-// The tiled prefill path of attention (attention.c has the other paths): a tile of TILE_POSITIONS positions at a time,
-// with 32-bit sums.
+// The tiled path of attention (attention.c has the other paths): a tile of TILE_POSITIONS positions at a time, with
+// 32-bit sums. By it ggml computes prompts, and the kernels sampled tokens as well where ggml's bits are not wanted.
 //
 // For each row of queries ggml takes a tile's scores by a matrix product, finds their maximum, rescales the sums,
 // turns the scores into weights, and adds weights times values by a second matrix product. Sums run over the elements
@@ -8,9 +8,13 @@
 // keys are transposed once for all heads that share them, and for as many rows as there is scratch memory for; and of a
 // tile only the positions between the first and the last that some row sees are computed, since the others would add
 // zero. attention_tile.h has the products.
+//
+// A sampled token sees a long context alone, and several threads have to divide it. So its positions are taken in
+// shares of SHARE_POSITIONS, whose sums are merged one after the other, on one thread too.
 #include "attention_tile.h"
 
 enum {
+  SHARE_POSITIONS = 256,  // positions of a share of a sampled token's row, a multiple of TILE_POSITIONS
   FEW_ROWS = 16,
   MAX_ROWS_PER_TILE = 96,  // rows of one head that use a tile once its keys are transposed, at most
 };
@@ -92,10 +96,10 @@ KERNEL static void attend_tile(const struct attention* a, const struct query_row
   // The first rows that use a tile prefetch the keys of the next one.
   const bool prefetch = !t->ready && t->from + t->count < a->keys;
   const char* next = prefetch ? t->keys + TILE_POSITIONS * a->k->nb[1] : NULL;
-  if (!t->ready) transpose_tile(a, t);
   // Positions before the first and after the last that some row sees would add nothing.
   const int begin = __builtin_ctzll(any), end = TILE_POSITIONS - __builtin_clzll(any);
   const int from = begin / LANES * LANES, to = (end + LANES - 1) / LANES * LANES;
+  if (!t->ready) transpose_tile(a, t, t->shared ? 0 : from, t->shared ? TILE_POSITIONS : to);
   const struct products* of_rows = products_of + m->rows - 1;
   _Alignas(64) float x[QUERY_ROWS * TILE_POSITIONS];
   of_rows->take_scores(a, t, m->q, from, to, x);
@@ -111,48 +115,95 @@ static struct query_index nth_row(struct query_index p, int rows, int i) {
 // Returns the size of a tile in the scratch memory.
 static int64_t tile_floats(const struct attention* a) { return TILE_POSITIONS * a->dk / 2; }
 
-// Computes `rows` rows from p on, of each of n heads. The scratch memory holds a tile, and the sums of each row.
-KERNEL static void attend_rows(const struct attention* a, struct query_index p, int n, int rows, float* scratch) {
+struct sums {  // of rows: weights times values, weights, and the largest score
+  float *v, *weights, *max;
+};
+
+// Returns how many floats the sums of so many rows take, in whole cache lines.
+static int64_t sums_floats(const struct attention* a, int64_t rows) {
+  return (rows * (a->dv + 2) + LANES - 1) / LANES * LANES;
+}
+
+static struct sums sums_at(const struct attention* a, int64_t rows, float* at) {
+  return (struct sums){at, at + rows * a->dv, at + rows * (a->dv + 1)};
+}
+
+// Computes the sums of `rows` rows from p on, of each of n heads, over the positions from..to. `from` is the first
+// position of a tile.
+KERNEL static void attend_positions(const struct attention* a, struct query_index p, int n, int rows, int64_t from,
+                                    int64_t to, void* block, struct sums s) {
   const int all = n * rows;
-  struct tile t = {.block = (void*)scratch};
-  float *sum_v = scratch + tile_floats(a), *sum = sum_v + all * a->dv, *max = sum + all;
-  memset(sum_v, 0, all * (a->dv + 1) * sizeof(float));
-  for (int i = 0; i < all; i++) max[i] = -INFINITY;
-  for (t.from = 0; t.from < a->keys; t.from += TILE_POSITIONS) {
-    t.count = (int)(a->keys - t.from < TILE_POSITIONS ? a->keys - t.from : TILE_POSITIONS);
+  struct tile t = {.block = block, .shared = all > QUERY_ROWS};
+  memset(s.v, 0, all * a->dv * sizeof(float));
+  memset(s.weights, 0, all * sizeof(float));
+  for (int i = 0; i < all; i++) s.max[i] = -INFINITY;
+  for (t.from = from; t.from < to; t.from += TILE_POSITIONS) {
+    t.count = (int)(to - t.from < TILE_POSITIONS ? to - t.from : TILE_POSITIONS);
     t.keys = first_position(a, a->k, p) + t.from * a->k->nb[1];
     t.values = first_position(a, a->v, p) + t.from * a->v->nb[1];
     t.ready = false;
+    struct query_index own = p;
     for (int i = 0; i < all; i += QUERY_ROWS) {
-      struct query_rows m = {.sum_v = sum_v + i * a->dv, .sum = sum + i, .max = max + i};
+      struct query_rows m = {.sum_v = s.v + i * a->dv, .sum = s.weights + i, .max = s.max + i};
       m.rows = all - i < QUERY_ROWS ? all - i : QUERY_ROWS;
-      for (int s = 0; s < m.rows; s++) {
-        const struct query_index own = nth_row(p, rows, i + s);
-        m.q[s] = query(a, own);
-        m.mask[s] = mask_row(a, own);
+      for (int r = 0; r < m.rows; r++) {
+        m.q[r] = query(a, own);
+        m.mask[r] = mask_row(a, own);
+        if (++own.row == p.row + rows) own.row = p.row, own.head++;
       }
       attend_tile(a, &m, &t);
     }
   }
-  for (int i = 0; i < all; i++) {
-    const struct query_index own = nth_row(p, rows, i);
-    if (a->sinks) add_sink(a, own.head, max + i, sum + i, sum_v + i * a->dv, true);
-    store_normalized(a, own, sum[i], sum_v + i * a->dv);
+}
+
+// Whether the rows of a stream are sampled tokens, whose positions are divided into shares.
+static bool in_shares(const struct attention* a, int64_t stream) { return a->prompts && !a->prompts[stream]; }
+
+// Returns the end of the share that begins at a position.
+static int64_t share_end(const struct attention* a, int64_t from) {
+  return a->keys - from < SHARE_POSITIONS ? a->keys : from + SHARE_POSITIONS;
+}
+
+// Adds the sums of later positions to those of earlier ones, for row i of each.
+KERNEL static void merge_sums(const struct attention* a, struct sums s, struct sums later, int64_t i) {
+  merge(s.max + i, s.weights + i, s.v + i * a->dv, later.max[i], later.weights[i], later.v + i * a->dv, a->dv);
+}
+
+KERNEL static void store_row(const struct attention* a, struct query_index p, struct sums s, int64_t i) {
+  if (a->sinks) add_sink(a, p.head, s.max + i, s.weights + i, s.v + i * a->dv, true);
+  store_normalized(a, p, s.weights[i], s.v + i * a->dv);
+}
+
+// Computes `rows` rows from p on, of each of n heads. The scratch memory holds a tile and the sums of each row, and if
+// the rows have shares those of a share as well.
+KERNEL static void attend_rows(const struct attention* a, struct query_index p, int n, int rows, float* scratch) {
+  const int64_t all = n * rows, first = in_shares(a, p.stream) ? share_end(a, 0) : a->keys;
+  float* at = scratch + tile_floats(a);
+  const struct sums s = sums_at(a, all, at);
+  attend_positions(a, p, n, rows, 0, first, scratch, s);
+  for (int64_t from = first; from < a->keys; from += SHARE_POSITIONS) {
+    const struct sums later = sums_at(a, all, at + sums_floats(a, all));
+    attend_positions(a, p, n, rows, from, share_end(a, from), scratch, later);
+    for (int64_t i = 0; i < all; i++) merge_sums(a, s, later, i);
   }
+  for (int64_t i = 0; i < all; i++) store_row(a, nth_row(p, rows, (int)i), s, i);
 }
 
 // Returns for how many rows the scratch memory of a thread has room beside a tile.
 static int64_t scratch_rows(const struct ggml_compute_params* params, const struct attention* a) {
   // In whole cache lines. One line less, since the start is aligned up.
   const int64_t floats = (int64_t)(params->wsize / params->nth / 64 * 16) - 16;
-  return (floats - tile_floats(a)) / (a->dv + 2);
+  bool shares = false;
+  for (int64_t i = 0; i < a->streams; i++) shares |= in_shares(a, i);
+  // Rows that have shares take twice the space. Both sums begin with a cache line.
+  return (floats - tile_floats(a) - LANES) / (a->dv + 2) / (shares ? 2 : 1);
 }
 
-bool puna_prefill_fits(const struct ggml_compute_params* params, const struct attention* a) {
+bool puna_tiles_fit(const struct ggml_compute_params* params, const struct attention* a) {
   return scratch_rows(params, a) >= QUERY_ROWS;
 }
 
-void puna_attend_prefill(const struct ggml_compute_params* params, const struct attention* a) {
+void puna_attend_tiles(const struct ggml_compute_params* params, const struct attention* a) {
   const int64_t groups = a->heads / a->group, space = scratch_rows(params, a) / QUERY_ROWS * QUERY_ROWS;
   const int64_t items = groups * a->streams * ((a->rows + MAX_ROWS_PER_TILE - 1) / MAX_ROWS_PER_TILE);
   // A few rows take less time than the keys that each piece transposes anew.
@@ -171,8 +222,31 @@ void puna_attend_prefill(const struct ggml_compute_params* params, const struct 
     const int64_t row = (blocks - 1 - i / parts / groups / a->streams) * block;  // the last rows first: they see most
     const struct query_index p = {stream, group * a->group + part * per, row};
     const int64_t left = (group + 1) * a->group - p.head;
-    if (left < 1 || (a->prompts && !a->prompts[stream])) continue;
+    if (left < 1) continue;
     const int rows = (int)(a->rows - row < block ? a->rows - row : block);
     attend_rows(a, p, (int)(left < per ? left : per), rows, scratch);
   }
+}
+
+// A single sampled token: the threads compute shares, and then the sums of the shares are merged.
+bool puna_attend_split_tiles(const struct ggml_compute_params* params, const struct attention* a) {
+  const int64_t shares = (a->keys + SHARE_POSITIONS - 1) / SHARE_POSITIONS, per_share = sums_floats(a, a->heads);
+  const int64_t per = a->mask->ne[2] > 1 ? 1 : a->group;  // as in split_heads
+  float* partial = (float*)(((uintptr_t)params->wdata + 63) / 64 * 64);
+  float* block = partial + shares * per_share + params->ith * tile_floats(a);
+  if ((size_t)(shares * per_share + params->nth * tile_floats(a)) * sizeof(float) + 64 > params->wsize) return false;
+  for (int64_t i = params->ith; i < a->heads / per * shares; i += params->nth) {
+    const struct query_index p = {0, i / shares * per, 0};
+    const int64_t from = i % shares * SHARE_POSITIONS;
+    const struct sums all = sums_at(a, a->heads, partial + i % shares * per_share);
+    const struct sums own = {all.v + p.head * a->dv, all.weights + p.head, all.max + p.head};
+    attend_positions(a, p, (int)per, 1, from, share_end(a, from), block, own);
+  }
+  ggml.barrier(params->threadpool);
+  const struct sums s = sums_at(a, a->heads, partial);
+  for (int64_t head = params->ith; head < a->heads; head += params->nth) {
+    for (int64_t i = 1; i < shares; i++) merge_sums(a, s, sums_at(a, a->heads, partial + i * per_share), head);
+    store_row(a, (struct query_index){0, head, 0}, s, head);
+  }
+  return true;
 }
