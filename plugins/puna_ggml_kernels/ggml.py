@@ -51,6 +51,7 @@ FUNCTIONS: Final = {
     "dot_iq4_xs": "ggml_vec_dot_iq4_xs_q8_K",
     "unary": "ggml_compute_forward_unary",
     "gelu": "ggml_table_gelu_f16",
+    "has_avx512_bf16": "ggml_cpu_has_avx512_bf16",
 }
 """ggml's functions that the kernels replace or call, by the member of struct ggml_functions that holds the pointer."""
 

@@ -139,7 +139,10 @@ def load() -> ctypes.CDLL:
 
 
 def set_exact(*, exact: bool) -> None:
-    """Choose whether products have ggml's bits, as they have at first. Otherwise some types are added up faster.
+    """Choose whether products have ggml's bits, as they have at first.
+
+    Otherwise each type has one order of additions for any number of columns, so that a sequence has the same bits in
+    any company, and some types are added up faster.
 
     The choice holds for the whole process. Not while a model runs.
     """

@@ -31,8 +31,8 @@ bool puna_supported(void) {
 // Switches the kernels on, where they can run, or off. Not while a model runs.
 void puna_enable(bool on) { puna_avx512 = on && puna_supported(); }
 
-// Whether every product has ggml's bits. Otherwise each row of some types has one sum where ggml has eight: see
-// matmul_q4_0.h. Not while a model runs.
+// Whether every product has ggml's bits. Otherwise each type has one order of additions for any number of columns: see
+// matmul.c. Not while a model runs.
 void puna_set_exact(bool exact) { puna_exact = exact; }
 
 // Gives each row of the next batches the bits that it has in a batch with one row for each of so many sequences; 0

@@ -128,6 +128,7 @@ struct ggml_functions {
   dot_fn dot_q5_k, dot_q6_k, dot_iq4_xs;
   forward_fn unary;
   const uint16_t* gelu;  // GELU of each 16-bit float
+  int (*has_avx512_bf16)(void);
 };
 
 // Everything else that the library defines is visible, so that it takes the place of ggml's functions.
@@ -159,3 +160,6 @@ void quantize_row_q8_K(const float* x, void* y, int64_t k);
 // Computes C = A' B for 16-bit floats, like sgemm_fn. False: nothing was done.
 HIDDEN bool puna_multiply_f16(const struct ggml_compute_params*, int64_t m, int64_t n, int64_t k, const void* A,
                               int64_t lda, const void* B, int64_t ldb, void* C, int64_t ldc);
+// The same for one column and a type of floats, in the order of several columns.
+HIDDEN bool puna_multiply_float_column(const struct ggml_compute_params*, int64_t m, int64_t k, const void* A,
+                                       int64_t lda, const void* B, void* C, int type);

@@ -3,8 +3,9 @@
 // An element of C is the dot product of a row of A (weights) and a column of B (activations, quantized by quantize.c).
 // A panel of sixteen rows is packed once (panel.h) and multiplied with all columns, up to eight at a time:
 // matmul_q8_0.h does so for Q8_0, Q5_0, Q4_1 and Q5_1, matmul_q4_0.h for Q4_0, IQ4_NL and MXFP4, matmul_k_quants.h for
-// Q2_K to Q6_K and IQ4_XS, and matmul_many_columns.c in prefill. Each follows the order of additions of the ggml kernel that would compute the same case, so
-// that the bits are ggml's. find_format names that kernel for each case; every other case goes on to ggml.
+// Q2_K to Q6_K and IQ4_XS, and matmul_many_columns.c in prefill. With puna_exact each follows the order of additions of the ggml kernel that would compute
+// the same case, so that the bits are ggml's. Otherwise each type has one order for any number of columns, so that the
+// bits of a column do not depend on those beside it. find_format names the kernel for each case; every other case goes on to ggml.
 //
 // This file divides the work among threads. Threads claim chunks of panels where ggml has reset its counter of chunks,
 // so that a thread that is held up leaves its share to the others. Columns are taken in passes that fit into the
@@ -13,7 +14,7 @@
 #include <stdlib.h>
 
 #include "decode.h"
-#include "matmul_k_quants.h"
+#include "decode_k_quants.h"
 #include "matmul_many_columns.h"
 #include "matmul_q4_0.h"
 
@@ -21,6 +22,7 @@ enum {
   COLUMN_CACHE_BYTES =
       512 << 10,  // of columns that one panel after the other is multiplied with: they stay in the second-level cache
   CHUNKS_PER_THREAD = 6,  // chunks that a thread claims on average
+  LEAST_FLOATS = 256,  // values of a row of floats from which a single column has the order of several; see matmul_f16.c
   INVARIANT_COLUMNS = 32,  // columns of a product, at most, that can have the bits of single ones: a token and its draft
 };
 
@@ -81,6 +83,14 @@ KERNEL static void product_q4_k(const struct panel* panel, const struct columns*
 
 KERNEL static void batch_invariant_q4_k(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
   batch_invariant_product(GGML_TYPE_Q4_K, panel, x, n, packed);
+}
+
+KERNEL static void tiled_q4_k(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  tiled_product(GGML_TYPE_Q4_K, panel, x, n, packed);
+}
+
+KERNEL static void tiled_q2_k(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
+  tiled_product(GGML_TYPE_Q2_K, panel, x, n, packed);
 }
 
 KERNEL static void product_q5_k(const struct panel* panel, const struct columns* x, size_t n, void* packed) {
@@ -197,16 +207,16 @@ struct format {
 };
 
 // Returns whether each column must get the bits that it has as the only one. ggml's order of additions depends on the
-// number of columns, for all types but those of q8_0_product.
+// number of columns, for all types but those of q8_0_product. By default it matters only for types that are left to ggml.
 static bool invariant_columns(int64_t n) { return puna_batch_invariant && n <= INVARIANT_COLUMNS; }
 
 // Finds how to multiply m rows with n columns. `expert` is true for one of several matrices, of a mixture of experts:
 // ggml multiplies repacked experts with each column alone. False if no kernel here has the bits of ggml's own for that
-// case, or if ggml's is faster: with a single column of Q5_K, Q6_K and IQ4_XS packing is most of the work.
+// case, or if ggml's is faster: with puna_exact a single column of Q5_K, Q6_K and IQ4_XS.
 static bool find_format(int type, int64_t m, int64_t n, bool expert, struct format* out) {
   const size_t block = PACKED_REGISTERS * sizeof(__m512i), super_block_bytes = sizeof(struct packed_super_block);
   const size_t block_with_minimum = PACKED_WITH_MINIMUM * sizeof(__m512i);
-  const bool invariant = invariant_columns(n), vec_dot = invariant || n < TILED_COLUMNS;
+  const bool invariant = invariant_columns(n), vec_dot = puna_exact && (invariant || n < TILED_COLUMNS);
   switch (type) {
     case GGML_TYPE_Q8_0:
       *out = puna_exact ? (struct format){product_q8_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q8_0}
@@ -224,25 +234,27 @@ static bool find_format(int type, int64_t m, int64_t n, bool expert, struct form
       return true;
     case GGML_TYPE_Q4_0:
       *out = (struct format){product_q4_0, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q4_0};
-      return m % REPACKED_ROWS == 0;
+      return !puna_exact || m % REPACKED_ROWS == 0;
     case GGML_TYPE_IQ4_NL:
       *out = (struct format){product_iq4_nl, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q4_0};
-      return m % REPACKED_ROWS == 0;
+      return !puna_exact || m % REPACKED_ROWS == 0;
     case GGML_TYPE_MXFP4:
       *out = (struct format){product_mxfp4, block, GGML_TYPE_Q8_0, Q8_0_BYTES, 1, make_terms_q4_0};
-      return m % REPACKED_ROWS == 0;
+      return !puna_exact || m % REPACKED_ROWS == 0;
     case GGML_TYPE_Q4_K:
-      *out = (struct format){invariant || expert ? batch_invariant_q4_k : product_q4_k, super_block_bytes,
-                             GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
-      return m % REPACKED_ROWS == 0;
+      *out = (struct format){!puna_exact           ? tiled_q4_k
+                             : invariant || expert ? batch_invariant_q4_k
+                                                   : product_q4_k,
+                             super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
+      return !puna_exact || m % REPACKED_ROWS == 0;
     case GGML_TYPE_Q5_K:
       *out = (struct format){
           vec_dot ? vec_dot_q5_k : product_q5_k, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
-      return n > 1;
+      return !puna_exact || n > 1;
     case GGML_TYPE_Q6_K:
       *out = vec_dot ? (struct format){vec_dot_q6_k, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL}
                      : (struct format){product_q6_k, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, 2, make_terms_q8_k};
-      return n > 1;
+      return !puna_exact || n > 1;
     case GGML_TYPE_Q3_K:
       *out = vec_dot ? (struct format){vec_dot_q3_k, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, SUB_BLOCKS,
                                        make_dword_terms_q8_k}
@@ -253,11 +265,13 @@ static bool find_format(int type, int64_t m, int64_t n, bool expert, struct form
                  ? (struct format){vec_dot_iq4_xs, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, SUB_BLOCKS,
                                    make_dword_terms_q8_k}
                  : (struct format){product_iq4_xs, super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, 2, make_terms_iq4_xs};
-      return n > 1;
+      return !puna_exact || n > 1;
     case GGML_TYPE_Q2_K:
-      *out = (struct format){invariant || expert ? batch_invariant_q2_k : product_q2_k, super_block_bytes,
-                             GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
-      return m % REPACKED_ROWS == 0;
+      *out = (struct format){!puna_exact           ? tiled_q2_k
+                             : invariant || expert ? batch_invariant_q2_k
+                                                   : product_q2_k,
+                             super_block_bytes, GGML_TYPE_Q8_K, Q8_K_BYTES, 0, NULL};
+      return !puna_exact || m % REPACKED_ROWS == 0;
     default:
       return false;
   }
@@ -283,7 +297,8 @@ void* puna_thread_scratch(size_t bytes) {
 
 // Returns ggml's dot product for types whose single columns are left to ggml.
 static dot_fn own_dot(int type) {
-  return type == GGML_TYPE_Q5_K     ? ggml.dot_q5_k
+  return !puna_exact                ? NULL
+         : type == GGML_TYPE_Q5_K   ? ggml.dot_q5_k
          : type == GGML_TYPE_Q6_K   ? ggml.dot_q6_k
          : type == GGML_TYPE_IQ4_XS ? ggml.dot_iq4_xs
                                     : NULL;
@@ -323,7 +338,7 @@ KERNEL void puna_multiply_column(const struct ggml_tensor* a, const void* column
                                  struct weight_stream* stream) {
   const int type = (int)a->type;
   const dot_fn dot = own_dot(type);
-  if (type == GGML_TYPE_Q6_K) {
+  if (dot && type == GGML_TYPE_Q6_K) {
     multiply_pairs_q6_k(a, column, c, first, end, stream);
     return;
   }
@@ -375,14 +390,18 @@ static struct work divide_work(int64_t m, int64_t n, int64_t column_bytes, int t
   return w;
 }
 
+static bool is_float(int type) { return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16; }
+
 bool llamafile_sgemm(const struct ggml_compute_params* params, int64_t m, int64_t n, int64_t k, const void* A,
                      int64_t lda, const void* B, int64_t ldb, void* C, int64_t ldc, int Atype, int Btype, int Ctype) {
   const size_t bytes = block_bytes(Atype);
   struct format f;
   if (!puna_avx512 || Ctype != GGML_TYPE_F32 || m < 1 || n < 1 || k < 1 || !find_format(Atype, m, n, false, &f) ||
       Btype != f.column) {
+    const bool one_order = !puna_exact && is_float(Atype) && Btype == Atype && Ctype == GGML_TYPE_F32 && k >= LEAST_FLOATS;
+    if (puna_avx512 && one_order && n == 1) return puna_multiply_float_column(params, m, k, A, lda, B, C, Atype);
     // ggml multiplies a single column by dot products, and does the same with more of them after this answer.
-    if (puna_avx512 && invariant_columns(n)) return false;
+    if (puna_avx512 && invariant_columns(n) && !one_order) return false;
     if (puna_avx512 && Atype == GGML_TYPE_F16 && Btype == GGML_TYPE_F16 && Ctype == GGML_TYPE_F32 &&
         puna_multiply_f16(params, m, n, k, A, lda, B, ldb, C, ldc))
       return true;

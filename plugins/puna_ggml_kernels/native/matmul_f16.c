@@ -9,9 +9,14 @@
 // they are multiplied with. Lanes are added up for all 24 sums together, where ggml takes one sum after the other,
 // which is a fifth of the work in a matrix of 384 columns. The rows that come next are prefetched while the second
 // columns are multiplied: otherwise memory would rest then, and the multiplications wait for it at the next rows.
+//
+// ggml multiplies a single column by dot products, in another order. Unless its bits are asked for (puna_exact), a single
+// column of F32, F16 and BF16 has the order of several here, so that its bits do not depend on the columns beside it. Rows of fewer than 256
+// values keep ggml's order: models as small as that serve as examples whose answers are compared with Ollama's.
 #include <stdatomic.h>
 
 #include "attention.h"
+#include "panel.h"
 #include "thread_scratch.h"
 
 enum {
@@ -150,6 +155,91 @@ bool puna_multiply_f16(const struct ggml_compute_params* params, int64_t m, int6
       // Threads of equal speed claim chunks in turn.
       const int64_t next = i + ROWS < end ? i + ROWS : end + (params->nth - 1) * ROWS_PER_CHUNK;
       multiply_rows(&f, columns, next < m ? (const uint16_t*)A + next * lda : NULL);
+    }
+  }
+  return true;
+}
+
+// ---- single columns ------------------------------------------------------------------------------------------------
+
+// A product with one column: the kernel for a type of A and ROWS rows from `a` on, `next` as in struct factors.
+typedef void column_fn(const char* a, const char* next, size_t lda, const void* b, int64_t k, float* c);
+
+INLINE void prefetch_rows(const char* next, size_t lda, size_t at) {
+  if (next) UNROLL
+  for (int r = 0; r < ROWS; r++) _mm_prefetch(next + (size_t)r * lda + at, _MM_HINT_T1);
+}
+
+INLINE __m512 load_floats(const int type, const void* from) {
+  if (type == GGML_TYPE_F32) return _mm512_loadu_ps(from);
+  if (type == GGML_TYPE_F16) return load_half(from);
+  const __m512i upper = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(upper, 16));
+}
+
+INLINE void multiply_column(const int type, const char* a, const char* next, size_t lda, const char* b, int64_t k, float* c) {
+  const size_t bytes = LANES * (type == GGML_TYPE_F32 ? sizeof(float) : sizeof(uint16_t));
+  __m512 sum[COLUMNS][ROWS];
+  UNROLL
+  for (int r = 0; r < ROWS; r++) sum[0][r] = _mm512_setzero_ps();
+  for (size_t at = 0; at < (size_t)k / LANES * bytes; at += bytes) {
+    // In F32 each line would be prefetched for one multiplication, and such matrices are small.
+    if (type != GGML_TYPE_F32 && at % LINE == 0) prefetch_rows(next, lda, at);
+    const __m512 x = load_floats(type, b + at);
+    UNROLL
+    for (int r = 0; r < ROWS; r++)
+      sum[0][r] = _mm512_fmadd_ps(load_floats(type, a + (size_t)r * lda + at), x, sum[0][r]);
+  }
+  store_sums(1, sum, c, 0);
+}
+
+KERNEL static void column_f32(const char* a, const char* next, size_t lda, const void* b, int64_t k, float* c) {
+  multiply_column(GGML_TYPE_F32, a, next, lda, b, k, c);
+}
+
+KERNEL static void column_f16(const char* a, const char* next, size_t lda, const void* b, int64_t k, float* c) {
+  multiply_column(GGML_TYPE_F16, a, next, lda, b, k, c);
+}
+
+KERNEL static void column_bf16(const char* a, const char* next, size_t lda, const void* b, int64_t k, float* c) {
+  multiply_column(GGML_TYPE_BF16, a, next, lda, b, k, c);
+}
+
+// Where ggml has the instruction for pairs of 16-bit floats, it adds up pairs.
+KERNEL_BF16 static void column_bf16_pairs(const char* a, const char* next, size_t lda, const void* b, int64_t k, float* c) {
+  __m512 sum[COLUMNS][ROWS];
+  UNROLL
+  for (int r = 0; r < ROWS; r++) sum[0][r] = _mm512_setzero_ps();
+  for (size_t at = 0; at < (size_t)k * sizeof(uint16_t); at += LINE) {
+    prefetch_rows(next, lda, at);
+    const __m512bh x = (__m512bh)_mm512_loadu_si512((const char*)b + at);
+    UNROLL
+    for (int r = 0; r < ROWS; r++)
+      sum[0][r] = _mm512_dpbf16_ps(sum[0][r], (__m512bh)_mm512_loadu_si512(a + (size_t)r * lda + at), x);
+  }
+  store_sums(1, sum, c, 0);
+}
+
+bool puna_multiply_float_column(const struct ggml_compute_params* params, int64_t m, int64_t k, const void* A,
+                                int64_t lda, const void* B, void* C, int type) {
+  const bool pairs = type == GGML_TYPE_BF16 && ggml.has_avx512_bf16();
+  // ggml multiplies other shapes by dot products, whatever the number of columns.
+  if (m % ROWS || k % (pairs ? 2 * LANES : LANES)) return false;
+  column_fn* const multiply_rows = pairs                    ? column_bf16_pairs
+                                   : type == GGML_TYPE_BF16 ? column_bf16
+                                   : type == GGML_TYPE_F16  ? column_f16
+                                                            : column_f32;
+  const size_t row = (size_t)lda * (type == GGML_TYPE_F32 ? sizeof(float) : sizeof(uint16_t));
+  if (params->ith == 0) atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
+  const bool claim = B == params->wdata;
+  const int64_t chunks = (m + ROWS_PER_CHUNK - 1) / ROWS_PER_CHUNK;
+  for (int64_t chunk = params->ith; chunk < chunks;
+       chunk = claim ? ggml.chunk_add(params->threadpool, 1) : chunk + params->nth) {
+    const int64_t end = (chunk + 1) * ROWS_PER_CHUNK;
+    for (int64_t i = chunk * ROWS_PER_CHUNK; i < end && i < m; i += ROWS) {
+      const int64_t next = i + ROWS < end ? i + ROWS : end + (params->nth - 1) * ROWS_PER_CHUNK;
+      multiply_rows((const char*)A + (size_t)i * row, next < m ? (const char*)A + (size_t)next * row : NULL, row, B, k,
+                    (float*)C + i);
     }
   }
   return true;

@@ -6,8 +6,8 @@
 // times sums).
 //
 // Inside a super-block everything is exact in integers, up to the point where ggml converts to a float. ggml has three
-// kernels that differ in that point and in the order of the additions after it; each has to be followed where ggml uses
-// it:
+// kernels that differ in that point and in the order of the additions after it. With `exact` each is followed where ggml
+// uses it; by default all products have the order of tiles:
 //
 // - repacked rows (Q2_K and Q4_K): one sum of values and one of mins run over super-blocks, and are subtracted at the
 //   end. In groups of four columns the integers become floats after each 64 values (128 for Q2_K), in the columns left
@@ -88,6 +88,13 @@ INLINE __m512 add_sub_block(const int type, const __m512i a[DWORDS], const struc
   return sum;
 }
 
+// Adds a super-block in the order of tiles: the values and the mins, which are exact integers, are joined first.
+INLINE __m512 add_tiled(const int type, __m512 d, __m512 dmin, __m512 values, __m512i mins, __m512 db, __m512 sum) {
+  values = _mm512_mul_ps(values, d);
+  if (has_minima(type)) values = _mm512_fnmadd_ps(dmin, _mm512_cvtepi32_ps(mins), values);
+  return _mm512_fmadd_ps(values, db, sum);
+}
+
 INLINE void finish_block(const int type, const enum order order, const struct scales* scales, const uint8_t* b,
                          __m512 values, struct accumulators* sum) {
   const __m512 db = _mm512_set1_ps(load_float(b));
@@ -95,9 +102,7 @@ INLINE void finish_block(const int type, const enum order order, const struct sc
   if (has_minima(type)) UNROLL
   for (int j = 0; j < SUB_BLOCKS; j++) mins = add_mins(mins, scales, b, j);
   if (order == ORDER_TILED) {
-    values = _mm512_mul_ps(values, scales->d);
-    if (has_minima(type)) values = _mm512_fnmadd_ps(scales->dmin, _mm512_cvtepi32_ps(mins), values);
-    sum->values = _mm512_fmadd_ps(values, db, sum->values);
+    sum->values = add_tiled(type, scales->d, scales->dmin, values, mins, db, sum->values);
   } else {
     sum->values = _mm512_fmadd_ps(values, _mm512_mul_ps(scales->d, db), sum->values);
     sum->mins = _mm512_fmadd_ps(_mm512_cvtepi32_ps(mins), _mm512_mul_ps(scales->dmin, db), sum->mins);
@@ -242,20 +247,6 @@ INLINE void batch_invariant_product(const int type, const struct panel* panel, c
   if (j < n) k_quant_tile(type, ORDER_REPACKED, 1, 0, panel, packed, x, j);
 }
 
-INLINE void tiled_product(const int type, const struct panel* panel, const struct columns* x, size_t n,
-                          struct packed_super_block* packed) {
-  if (n == K_QUANT_COLUMNS) {
-    k_quant_tile(type, ORDER_TILED, K_QUANT_COLUMNS, 0, panel, NULL, x, 0);
-    return;
-  }
-  size_t j = 0;
-  pack_super_blocks(type, panel, x->blocks, packed);
-  for (; j + K_QUANT_COLUMNS <= n; j += K_QUANT_COLUMNS)
-    k_quant_tile(type, ORDER_TILED, K_QUANT_COLUMNS, 0, panel, packed, x, j);
-  for (; j + 2 <= n; j += 2) k_quant_tile(type, ORDER_TILED, 2, 0, panel, packed, x, j);
-  if (j < n) k_quant_tile(type, ORDER_TILED, 1, 0, panel, packed, x, j);
-}
-
 // A super-block for the order of dot products: eight sums as in matmul_q8_0.h, each with one exact integer for a
 // super-block. The mins of Q5_K have a sum of their own. The offset of Q6_K is subtracted from the eight integers, two
 // sums of 16 values from each. Those of Q3_K and IQ4_XS are subtracted from each dword's product, where ggml's factors
@@ -367,47 +358,4 @@ INLINE void vec_dot_columns(const int type, const struct panel* panel, const str
 INLINE void vec_dot_product(const int type, const struct panel* panel, const struct columns* x, size_t n) {
   for (size_t j = 0; j < n; j += TILED_COLUMNS)
     vec_dot_columns(type, panel, x, j, n - j < TILED_COLUMNS ? n - j : TILED_COLUMNS);
-}
-
-// One column of Q6_K and two rows, which take half a register each, in the order of ggml's dot products: eight sums for
-// each row. Packing would be most of the work. `stream` is prefetched on the way.
-INLINE void decode_q6_k(const uint8_t* first, const uint8_t* second, const uint8_t* b, size_t blocks,
-                        struct weight_stream* stream, float out[2]) {
-  const __m512i nibble = _mm512_set1_epi8(0x0f), two_bits = _mm512_set1_epi8(0x30);
-  const __m512i pair = _mm512_setr_epi64(0, 0, 0x0001000100010001, 0x0001000100010001, 0x0010001000100010,
-                                         0x0010001000100010, 0x0011001100110011, 0x0011001100110011);
-  __m512 sum = _mm512_setzero_ps();
-  for (size_t k = 0; k < blocks; k++, first += Q6_K_BYTES, second += Q6_K_BYTES, b += Q8_K_BYTES) {
-    prefetch_weights(stream, 2 * Q6_K_BYTES / LINE + 1);
-    const __m128i low_scales = _mm_loadu_si128((const void*)(first + Q6_K_SCALES_AT));
-    const __m128i high_scales = _mm_loadu_si128((const void*)(second + Q6_K_SCALES_AT));
-    const __m512i scales = _mm512_cvtepi8_epi16(_mm256_set_m128i(high_scales, low_scales));
-    const __m512i column_sums = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void*)(b + Q8_K_SUMS_AT)));
-    __m512i dot = _mm512_setzero_si512();
-    UNROLL
-    for (int half = 0; half < 2; half++) {
-      const __m512i high = load_two_rows(first + Q6_K_HIGH_AT + 32 * half, second + Q6_K_HIGH_AT + 32 * half);
-      UNROLL
-      for (int j = 0; j < 4; j++) {
-        const int at = 64 * half + 32 * (j % 2);
-        const __m512i low = load_two_rows(first + at, second + at);
-        const __m512i upper = j < 2 ? _mm512_slli_epi16(high, 4 - 2 * j) : _mm512_srli_epi16(high, 2 * j - 4);
-        const __m512i a =
-            masked_or(j < 2 ? low : _mm512_srli_epi16(low, 4), nibble, _mm512_and_si512(upper, two_bits));
-        const __m512i column =
-            _mm512_broadcast_i64x4(_mm256_loadu_si256((const void*)(b + Q8_K_AT + 128 * half + 32 * j)));
-        const __m512i index = _mm512_add_epi16(pair, _mm512_set1_epi16((short)(8 * half + 2 * j)));
-        dot = _mm512_dpwssd_epi32(dot, _mm512_maddubs_epi16(a, column), _mm512_permutexvar_epi16(index, scales));
-      }
-    }
-    dot = _mm512_sub_epi32(dot, _mm512_slli_epi32(_mm512_madd_epi16(column_sums, scales), 5));
-    uint16_t d[2];
-    memcpy(d, first + Q6_K_D_AT, sizeof *d);
-    memcpy(d + 1, second + Q6_K_D_AT, sizeof *d);
-    const float db = load_float(b);
-    const __m512 scale = _mm512_insertf32x8(_mm512_set1_ps(db * _cvtsh_ss(d[0])), _mm256_set1_ps(db * _cvtsh_ss(d[1])), 1);
-    sum = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot), sum);
-  }
-  out[0] = reduce_half(_mm512_castps512_ps256(sum));
-  out[1] = reduce_half(_mm512_extractf32x8_ps(sum, 1));
 }

@@ -15,6 +15,19 @@
 
 enum { Q4_0_COLUMNS = 8 };  // columns at a time, at most
 
+// Returns the sums of eight integers each of sixteen rows, in the order of the rows. Registers hold two rows each, those of
+// load_rows32.
+INLINE __m512i sums_of_halves(__m512i t[8]) {
+  UNROLL
+  for (int i = 0; i < 8; i += 4) {
+    const __m512i low = _mm512_add_epi32(_mm512_unpacklo_epi32(t[i], t[i + 1]), _mm512_unpackhi_epi32(t[i], t[i + 1]));
+    const __m512i high =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(t[i + 2], t[i + 3]), _mm512_unpackhi_epi32(t[i + 2], t[i + 3]));
+    t[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
+  }
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(t[0], t[4], 0x88), _mm512_shuffle_i32x4(t[0], t[4], 0xdd));
+}
+
 // The decode path: one column of Q8_0. Rows are not packed; the eight integers of each are added up pairwise instead.
 INLINE void decode_one_sum(const struct panel* panel, const struct columns* x) {
   __m512 sum = _mm512_setzero_ps();
@@ -27,16 +40,7 @@ INLINE void decode_one_sum(const struct panel* panel, const struct columns* x) {
     UNROLL
     for (int i = 0; i < 8; i++)
       t[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_xor_si512(t[i], _mm512_set1_epi8((char)0x80)), b);
-    UNROLL
-    for (int i = 0; i < 8; i += 4) {
-      const __m512i low = _mm512_add_epi32(_mm512_unpacklo_epi32(t[i], t[i + 1]), _mm512_unpackhi_epi32(t[i], t[i + 1]));
-      const __m512i high =
-          _mm512_add_epi32(_mm512_unpacklo_epi32(t[i + 2], t[i + 3]), _mm512_unpackhi_epi32(t[i + 2], t[i + 3]));
-      t[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
-    }
-    const __m512i halves =
-        _mm512_add_epi32(_mm512_shuffle_i32x4(t[0], t[4], 0x88), _mm512_shuffle_i32x4(t[0], t[4], 0xdd));
-    const __m512i dot = _mm512_add_epi32(halves, _mm512_set1_epi32(x->terms[k].compensation[0]));
+    const __m512i dot = _mm512_add_epi32(sums_of_halves(t), _mm512_set1_epi32(x->terms[k].compensation[0]));
     const __m512 d = _mm512_mul_ps(low_f16(gather_dwords(panel, at)), _mm512_set1_ps(x->terms[k].d));
     sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), d, sum);
   }

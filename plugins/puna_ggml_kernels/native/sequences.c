@@ -4,7 +4,8 @@
 // depend on the texts beside it, but ggml's order of additions depends on the size of the batch in three places:
 //
 // - attention, which is tiled from a number of rows on, in tiles that begin with the batch (attention.c);
-// - products of types whose order depends on the number of columns: they are computed for each sequence by itself;
+// - products of types whose order depends on the number of columns, by default only those that no kernel here computes:
+//   they are computed for each sequence by itself;
 // - pooling: the mean is a product whose sum runs over all tokens of the batch. Here it runs over those of the sequence
 //   alone. Layers behind the pooling have a column for each sequence, which is computed as the only one.
 //
@@ -25,7 +26,7 @@ void puna_set_sequences(const int32_t* lengths, int count) {
     puna_sequences.tokens += puna_sequences.length[i] = lengths[i];
 }
 
-// Returns whether ggml gives a product other bits with another number of columns.
+// Returns whether a product has other bits with another number of columns.
 static bool depends_on_columns(int type) {
   switch (type) {
     case GGML_TYPE_Q4_0:
@@ -36,10 +37,17 @@ static bool depends_on_columns(int type) {
     case GGML_TYPE_IQ4_NL:
     case GGML_TYPE_MXFP4:
       return false;
+    case GGML_TYPE_Q2_K:
+    case GGML_TYPE_Q3_K:
+    case GGML_TYPE_Q4_K:
+    case GGML_TYPE_Q5_K:
+    case GGML_TYPE_Q6_K:
+    case GGML_TYPE_IQ4_XS:
+      return puna_exact;
     case GGML_TYPE_F32:
     case GGML_TYPE_F16:
     case GGML_TYPE_BF16:
-      // A single column is multiplied by dot products, and several in tiles, whatever their number.
+      // With puna_exact, and in short rows, a single column is multiplied by dot products, and several in tiles.
       for (int i = 0; i < puna_sequences.count; i++)
         if (puna_sequences.length[i] == 1) return true;
       return false;

@@ -278,8 +278,14 @@ async def test_ends_of_prompts_evaluated_together_have_the_bits_of_each_prompt_a
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize("threads", [1, 2])
-async def test_no_bit_of_a_sequence_depends_on_its_company(load, quantized, threads):
+@pytest.mark.parametrize(
+    ("kind", "threads"),
+    [
+        ("Q8_0", 1),
+        *((kind, 2) for kind in ("Q8_0", "Q4_K_M", "Q5_K_S", "Q6_K", "IQ4_XS", "F16", "BF16", "Q4_K_M-experts")),
+    ],
+)
+async def test_no_bit_of_a_sequence_depends_on_its_company(load, quantized, kind, threads):
     def words(seed, count):
         return [9 + (seed * 31 + step * (7 + seed % 5) + step * step) % 200 for step in range(count)]
 
@@ -299,10 +305,10 @@ async def test_no_bit_of_a_sequence_depends_on_its_company(load, quantized, thre
     sizes = [(0, 9), (0, 70), (300, 3), (300, 50), (700, 12), (700, 70), (0, 515)]
     prompts = {(cached, new): words(cached, cached) + words(new, new) for cached, new in sizes}
     expected = {
-        size: await write(await load(path=quantized("Q8_0"), threads=threads, parallel=1), prompt, "")
+        size: await write(await load(path=quantized(kind), threads=threads, parallel=1), prompt, "")
         for size, prompt in prompts.items()
     }
-    model = await load(path=quantized("Q8_0"), threads=threads, parallel=8)
+    model = await load(path=quantized(kind), threads=threads, parallel=8)
 
     async def together(company):
         for cached, new in sizes:

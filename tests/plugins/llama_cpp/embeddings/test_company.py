@@ -80,6 +80,7 @@ def test_a_vector_has_the_bits_that_it_has_alone(made, parts, library, architect
 
 @pytest.mark.kernels
 def test_it_has_them_without_the_kernels_too(made, parts, library):
+    loader.set_exact(exact=True)
     opened = parts(path=made("bert", "F16"))
     given = texts(LENGTHS)
     together = vectors(opened, given)
