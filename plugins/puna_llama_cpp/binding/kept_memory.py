@@ -1,7 +1,7 @@
 """Memory that is used again and again, and that the system may have in between.
 
 The system zeroes each page of fresh memory when it is first written, which takes five to twenty times as long as a copy
-of the page. So the memory of a copy is kept. Huge pages make its first use two to seven times as fast, and MADV_FREE
+of the page. So the memory of a copy is kept. Huge pages make its first use about twice as fast, and MADV_FREE
 lets the system take the pages when it lacks memory.
 """
 
