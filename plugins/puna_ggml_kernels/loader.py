@@ -160,7 +160,8 @@ def set_order(*, tiled_from: int, invariant_sequences: int = 0, prompts: Sequenc
     all, and each gets the bits that it has in a batch of newest tokens alone; 0: the size of the batch decides.
     `prompts`: the sequences whose tokens have the order of a prompt, while all others have that of sampled ones. Unless
     ggml's bits are wanted (`set_exact`), the attention of a token then depends on nothing that is evaluated beside it,
-    and `tiled_from` counts only where the kernels leave attention to ggml. None: the number of tokens decides.
+    and `tiled_from` counts only where the kernels leave attention to ggml. Heads of fewer than 64 elements, which toy
+    models have, keep ggml's orders. None: the number of tokens decides.
 
     The order holds for the whole process. What runs beside the batch without a mask, such as an image encoder, keeps
     ggml's order of attention; its products of 32 columns or fewer do not.

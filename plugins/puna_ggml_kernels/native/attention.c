@@ -9,7 +9,8 @@
 //
 // Where ggml's bits are not wanted (puna_exact is false), the order of a row follows from what its token is, and not
 // from what is computed beside it. All rows are tiled: tokens of prompts as in ggml, however few a batch has of them
-// (puna_set_prompts), and sampled tokens in shares of positions that threads can divide among themselves.
+// (puna_set_prompts), and sampled tokens in shares of positions that threads can divide among themselves. Heads shorter
+// than FIXED_HEAD keep ggml's orders: toy models have them, from which the recorded answers of Ollama come.
 //
 // ggml has three orders of additions:
 //
@@ -28,6 +29,7 @@ enum {
   SPLIT_POSITIONS = 512,  // positions from which ggml splits those of a single row
   POSITIONS_MULTIPLE = 256,  // llama.cpp passes a multiple of this many positions
   MAX_SLOTS = 1024,  // sequences of a context that puna_set_prompts knows
+  FIXED_HEAD = 64,   // elements of a head of keys from which the order of a row follows from its token
 };
 
 static atomic_long calls;
@@ -329,7 +331,8 @@ void ggml_compute_forward_flash_attn_ext(const struct ggml_compute_params* param
   struct attention a = attention_of(dst);
   // Image encoders have no mask. They may run beside the batch for which the order was set, and keep ggml's.
   const int invariant = a.mask ? puna_batch_invariant : 0;
-  const bool fixed = puna_avx512 && !puna_exact && prompts_known && supported(params, &a) && find_prompts(params, &a);
+  const bool fixes = puna_avx512 && !puna_exact && prompts_known && a.dk >= FIXED_HEAD;
+  const bool fixed = fixes && supported(params, &a) && find_prompts(params, &a);
   if (puna_avx512 && !fixed && invariant == 1 && a.streams == 1 && a.rows > 1 && a.keys >= SPLIT_POSITIONS) {
     attend_each_row(params, dst);
     return;
