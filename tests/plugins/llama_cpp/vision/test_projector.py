@@ -204,7 +204,8 @@ async def test_others_write_on_while_an_image_is_evaluated(load_with_projector, 
     The stream goes on between them with its usual text.
     """
     expected = (await ask(await load_with_projector("roamer", "roamer-eye"), "hello", max_tokens=900))[0]
-    model = await load_with_projector("roamer", "roamer-eye", parallel=2)
+    # The batch bounds the parts. A tiny model would be granted several hundred vectors for each of its fast steps.
+    model = await load_with_projector("roamer", "roamer-eye", parallel=2, batch_size=64)
     assert (await ask(model, "so [img-0]", png(1), max_tokens=1))[1].prompt_tokens > ROAMER_MEDIA
     pieces: list[str] = []
     parts: list[tuple[type, int]] = []
