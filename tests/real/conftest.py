@@ -31,19 +31,21 @@ def packages():
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory):
-    """The folders `models` and `ggml` of llama.cpp, from the sources of the llama-cpp-python that is installed."""
+    """Headers, kernels and `models` of llama.cpp, from the sources of the llama-cpp-python that is installed."""
     target = KEPT / "sources"
-    if not target.exists():
+    if not (target / "include").exists():
         version = importlib.metadata.version("llama-cpp-python")
         folder = tmp_path_factory.mktemp("sources")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
         subprocess.run([*command, "-d", str(folder), f"llama-cpp-python=={version}"], check=True, timeout=300)
         (archive,) = folder.glob("*.tar.gz")
         with tarfile.open(archive) as file:
-            kept = ("/vendor/llama.cpp/models/", "/vendor/llama.cpp/ggml/include/", "/vendor/llama.cpp/ggml/src/ggml")
-            wanted = [each for each in file.getmembers() if any(name in each.name for name in kept)]
+            kept = ("models/", "include/", "ggml/include/", "ggml/src/ggml")
+            wanted = [
+                each for each in file.getmembers() if any(f"/vendor/llama.cpp/{name}" in each.name for name in kept)
+            ]
             file.extractall(folder, wanted, filter="data")
-        shutil.copytree(next(folder.glob("*/vendor/llama.cpp")), target)
+        shutil.copytree(next(folder.glob("*/vendor/llama.cpp")), target, dirs_exist_ok=True)
     return target
 
 
