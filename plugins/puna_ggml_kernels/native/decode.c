@@ -232,6 +232,8 @@ static void plan_step(struct plan* p, struct stage* s, int i, bool* up) {
     if (step->role == ROLE_ADD || step->role == ROLE_GLU) list[n++] = access_to(b, READ_SHARE, step->split);
     // A head is rotated by one thread.
     if (step->role == ROLE_ROPE && step->split.unit % t->ne[0]) step->split = (struct split){t->ne[0], false}, list[0].split = step->split;
+    // ggml may have given the memory of positions and row numbers to a later node.
+    if (step->role == ROLE_ROPE || step->role == ROLE_STORE) list[n++] = access_to(b, READ_ALL, plain);
   }
   list[n++] = access_to(t, WRITE_SHARE, step->split);
   add_to_stage(p, s, i, list, n);

@@ -9,6 +9,7 @@ import gguf
 import llama_cpp.llama_cpp as lib
 import numpy as np
 import pytest
+from tools.architectures import make
 from tools.make_bench_models import Llama, llama
 
 from puna.backend import Sampling, SequenceRequest, TextDelta
@@ -259,6 +260,22 @@ async def test_a_draft_model_changes_no_bit(load, quantized, kind, drafting, tem
         ends.append(events[-1])
     assert written[0] == written[1]
     assert ends[0].accepted_draft_tokens > 5
+
+
+@pytest.mark.kernels
+async def test_positions_are_read_before_their_memory_is_used_again(library, load, tmp_path):
+    """ggml gives the memory of the positions to the values of the last layer, which follow without a barrier."""
+    make.make(tmp_path / "model.gguf", "cohere2moe", experts=True)
+    parameters = lib.llama_model_quantize_default_params()
+    parameters.ftype = lib.LLAMA_FTYPE_MOSTLY_Q8_0
+    assert lib.llama_model_quantize(bytes(tmp_path / "model.gguf"), bytes(tmp_path / "q8_0.gguf"), parameters) == 0
+    written = []
+    for threads in (1, 2, 2):
+        model = await load(path=str(tmp_path / "q8_0.gguf"), parallel=1, threads=threads)
+        request = SequenceRequest(prompt=[9, 5], sampling=Sampling(temperature=0), max_tokens=100, top_logprobs=2)
+        events = [event async for event in model.generate(request)]
+        written.append([event.logprobs for event in events if isinstance(event, TextDelta)])
+    assert written[0] == written[1] == written[2]
 
 
 @pytest.mark.kernels
