@@ -20,7 +20,7 @@ def make():
     buffers = []
 
     def make():
-        # What earlier tests have freed would serve again, and is resident already.
+        # Memory that earlier tests have freed would serve again, and it is resident already.
         if sys.platform.startswith("linux"):
             ctypes.CDLL(None).malloc_trim(0)
         buffer = libggml.ggml_backend_buft_alloc_buffer(libggml.ggml_backend_cpu_buffer_type(), ctypes.c_size_t(BYTES))
