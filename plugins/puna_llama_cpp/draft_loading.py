@@ -1,8 +1,11 @@
-"""Opens a model's draft model: a second, small model that proposes tokens (`generation.draft_model`).
+"""Opens what drafts for a model: a second, small model (`generation.draft_model`), or a head (`generation.draft_head`).
 
-A draft model concerns only speed. One that cannot be used is left out with a warning, and the model runs without it:
-a file that llama.cpp cannot load alone, a model that is no plain language model, or one with another vocabulary. Heads
-that read the hidden states of their target (MTP, EAGLE-3, DFlash) are such files too.
+A head is in the model's own file, behind its last layer, or in a file of its own: of the same architecture, or EAGLE-3.
+It is used where `draft_tokens` asks for drafts, which is the default only for a file of its own.
+
+Drafting concerns only speed. A file that cannot be used is left out with a warning, and the model runs without it: one
+that llama.cpp cannot load alone, a model that is no plain language model, or one with another vocabulary, or a head of
+another kind (DFlash, Gemma's assistants).
 """
 
 import logging
@@ -16,10 +19,11 @@ import llama_cpp.llama_cpp as lib
 
 from puna.backend import InvalidRequestError, ModelSpec
 from puna.gguf import reader as gguf
-from puna_llama_cpp.binding import architectures
+from puna_llama_cpp.binding import architectures, heads, hidden_states
 from puna_llama_cpp.binding.context import Context, ContextOptions
 from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 from puna_llama_cpp.binding.machine import threads_for
+from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.operations import check_operations
 from puna_llama_cpp.binding.weights import Weights
 
@@ -32,15 +36,19 @@ _MOST_PADDING: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class OpenedDraft:
-    """A draft model's weights and context."""
+    """A draft model's weights and context, or those of a head."""
 
-    weights: Weights
+    weights: Weights | None
+    """None: those of the model, which has a head."""
     context: Context
+    layers: tuple[int, ...] | None = None
+    """For a head, the layers of the model that it reads; none: what the last one makes."""
 
     def close(self) -> None:
         """Free both."""
         self.context.close()
-        self.weights.close()
+        if self.weights is not None:
+            self.weights.close()
 
 
 class _UnusableError(Exception):
@@ -50,41 +58,81 @@ class _UnusableError(Exception):
 def open_draft(
     spec: ModelSpec,
     target: Weights,
+    context: Context,
     options: ContextOptions,
     is_cancelled: Callable[[], bool],
     *,
     lazy: bool,
     allocate: bool = True,
 ) -> OpenedDraft | None:
-    """Open the draft model of a specification; None if it has none, wants no drafts, or names one that is of no use.
+    """Open the draft model or the head of a specification; None if it has none, wants none, or it is of no use.
 
-    `options`: those of the model's own context. `lazy`: the KV cache takes memory only as far as it is used. Without
-    `allocate`, no tensor gets memory. Raises LoadCancelledError.
+    `context`: the model's, which must be closed later, and `options`: those of it. `lazy`: the KV cache takes memory
+    only as far as it is used. Without `allocate`, no tensor gets memory. Raises LoadCancelledError.
     """
     wanted = spec.draft_tokens > 0 and bool(spec.backend_options.get("speculative_decoding", True))
-    if not spec.draft_path or not wanted or target.embeds_only:
+    if not wanted or target.embeds_only or not (spec.draft_path or target.head):
         return None
-    own = replace(spec, path=spec.draft_path, adapter_paths=(), projector_paths=(), draft_path=None)
     try:
         with ExitStack() as stack:
-            _check_architecture(spec.draft_path)
-            weights = Weights(own, lambda _: None, is_cancelled, allocate=allocate)
-            stack.callback(weights.close)
-            if weights.embeds_only:
-                raise _UnusableError("it generates no text")
-            _check_vocabulary(weights, target)
+            weights = None
+            is_head = not spec.draft_path or _is_head(spec.draft_path, target)
+            if spec.draft_path:
+                own = replace(spec, path=spec.draft_path, adapter_paths=(), projector_paths=(), draft_path=None)
+                weights = Weights(own, lambda _: None, is_cancelled, allocate=allocate, head=is_head)
+                stack.callback(weights.close)
+                _check_weights(weights, target)
+            else:
+                captured_log().clear()
+            found = weights or target
+            layers = _layers_read(found, target) if is_head else None
+            own_options = replace(_options(options, found, spec), head=layers == (), target=context if layers else None)
             with lazily_zeroed(wanted=lazy):
-                context = Context(weights, _options(options, weights, spec))
-            stack.callback(context.close)
+                draft = Context(found, own_options)
+            stack.callback(draft.close)
             if allocate:
-                check_operations(context)
-            if not context.supports_partial_removal:
+                check_operations(draft)
+            if not draft.supports_partial_removal:
                 raise _UnusableError("rejected tokens cannot be removed from its memory")
             stack.pop_all()
     except (InvalidRequestError, MemoryError, _UnusableError) as error:
         log.warning("no tokens are drafted with the draft model of %s: %s", spec.name or spec.path, error)
         return None
-    return OpenedDraft(weights, context)
+    return OpenedDraft(weights, draft, layers)
+
+
+def _layers_read(head: Weights, target: Weights) -> tuple[int, ...]:
+    """Return the layers that a head reads; empty: what the last one makes. Raises _UnusableError."""
+    if head.architecture == architectures.EAGLE:
+        if heads.reads_layers(head, target):
+            return hidden_states.layers_read(head.pointer)
+    elif heads.fits(head, target):
+        return ()
+    raise _UnusableError("its head does not read the states of the model")
+
+
+def _is_head(path: str, target: Weights) -> bool:
+    """Return whether a file is used as a head. Raises _UnusableError if it is no draft model either."""
+    try:
+        architecture = gguf.read(Path(path)).architecture
+    except (gguf.GGUFError, OSError) as error:
+        raise _UnusableError(str(error)) from error
+    known = hidden_states.available()
+    if architecture == architectures.EAGLE and known and target.architecture in architectures.GIVES_LAYERS:
+        return True
+    if architecture in architectures.HEADS:
+        raise _UnusableError(f"a head of the architecture {architecture} is not run for {target.architecture}")
+    found = architecture == target.architecture and known and heads.has_head(path)
+    if not found and heads.is_only_head(path):
+        # llama.cpp loads it as a model, and ends the process at the first token.
+        raise _UnusableError(f"a head of the architecture {architecture} is not run for {target.architecture}")
+    return found
+
+
+def _check_weights(draft: Weights, target: Weights) -> None:
+    if draft.embeds_only:
+        raise _UnusableError("it generates no text")
+    _check_vocabulary(draft, target)
 
 
 def _options(options: ContextOptions, weights: Weights, spec: ModelSpec) -> ContextOptions:
@@ -96,15 +144,6 @@ def _options(options: ContextOptions, weights: Weights, spec: ModelSpec) -> Cont
         # Cheap already, and not every type fits the heads of every model.
         kv_cache_type="",
     )
-
-
-def _check_architecture(path: str) -> None:
-    try:
-        architecture = gguf.read(Path(path)).architecture
-    except (gguf.GGUFError, OSError) as error:
-        raise _UnusableError(str(error)) from error
-    if architecture in architectures.HEADS:
-        raise _UnusableError(f"a head of the architecture {architecture} does not run by itself")
 
 
 def _check_vocabulary(draft: Weights, target: Weights) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from puna.backend import DeviceMemory, MemoryEstimate, ModelSpec
 from puna_llama_cpp.binding import memory_breakdown
 from puna_llama_cpp.binding.context import Context, ContextOptions
+from puna_llama_cpp.binding.heads import wants_head
 from puna_llama_cpp.binding.memory_breakdown import DeviceBytes
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.weights import Weights
@@ -47,7 +48,7 @@ class MemoryEstimator:
                 for sizes in found.values():
                     sizes.weights = 0
             if context.accepts_drafts:
-                _add_draft(found, spec, opened.weights, options, lazy=lazy)
+                _add_draft(found, spec, opened.weights, context, options, lazy=lazy)
         main = found[""]
         slots = options.sequences
         # As in the facts of a loaded model: slots that take memory only once they are used count only if asked for.
@@ -85,7 +86,7 @@ class MemoryEstimator:
         spec = replace(spec, context_length=0, memory_bytes=0, weights_loaded=False)
         if self._opened is None or self._opened.spec != spec:
             self.close()
-            weights = Weights(spec, lambda _: None, lambda: False, allocate=False)
+            weights = Weights(spec, lambda _: None, lambda: False, allocate=False, head=wants_head(spec))
             projector = {}
             if spec.projector_paths and not weights.embeds_only:
                 projector = memory_by_device(weights, spec)
@@ -103,16 +104,23 @@ def _memory(context: Context) -> dict[str, DeviceBytes]:
 
 
 def _add_draft(
-    found: dict[str, DeviceBytes], spec: ModelSpec, weights: Weights, options: ContextOptions, *, lazy: bool
+    found: dict[str, DeviceBytes],
+    spec: ModelSpec,
+    weights: Weights,
+    context: Context,
+    options: ContextOptions,
+    *,
+    lazy: bool,
 ) -> None:
-    """Add the memory of the draft model, if there is one that can be used."""
-    draft = open_draft(spec, weights, options, lambda: False, lazy=lazy, allocate=False)
+    """Add the memory of the draft model or the head, if there is one that can be used."""
+    draft = open_draft(spec, weights, context, options, lambda: False, lazy=lazy, allocate=False)
     if draft is None:
         return
     try:
         for device, sizes in _memory(draft.context).items():
             main = found.setdefault(device, DeviceBytes())
-            main.weights += sizes.weights
+            # A head of the model's own file is among the model's weights.
+            main.weights += sizes.weights if draft.weights is not None else 0
             main.cache += sizes.cache
             main.compute += sizes.compute
     finally:

@@ -12,6 +12,7 @@ from llama_cpp._ggml import libggml
 from puna.backend import ConstraintLimits, InvalidRequestError, ModelFacts, ModelSpec
 from puna_llama_cpp.binding import architectures
 from puna_llama_cpp.binding.context import KV_CACHE_TYPES, Context, ContextOptions
+from puna_llama_cpp.binding.heads import wants_head
 from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 from puna_llama_cpp.binding.machine import threads_for
 from puna_llama_cpp.binding.native_log import captured_log
@@ -20,7 +21,9 @@ from puna_llama_cpp.binding.turns import LOADING
 from puna_llama_cpp.binding.weights import Weights
 from puna_llama_cpp.draft_loading import OpenedDraft, open_draft
 from puna_llama_cpp.embeddings.model import EmbeddingModel
+from puna_llama_cpp.generation.draft_head import Head
 from puna_llama_cpp.generation.draft_model import DraftModel
+from puna_llama_cpp.generation.drafter import Drafter
 from puna_llama_cpp.generation.speculation import Speculator
 from puna_llama_cpp.kv_store.cache import DEFAULT_MAX_BYTES, DiskCache, DiskCacheOptions
 from puna_llama_cpp.kv_store.fingerprint import ModelIdentity
@@ -85,7 +88,7 @@ def open_model(spec: ModelSpec, report: Callable[[float], None], is_cancelled: C
     # lines, which are what the core shows.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     with LOADING, ExitStack() as stack:
-        weights = Weights(spec, report, is_cancelled)
+        weights = Weights(spec, report, is_cancelled, head=wants_head(spec))
         stack.callback(weights.close)
         projector = None
         # An embedding model has no use for images, so a projector beside it is ignored.
@@ -156,10 +159,10 @@ def _with_context(
         facts = _facts(weights, context, projector, options, counted_slots)
         draft = None
         if context.accepts_drafts:
-            draft = open_draft(spec, weights, options, is_cancelled, lazy=lazy)
+            draft = open_draft(spec, weights, context, options, is_cancelled, lazy=lazy)
         if draft is not None:
             size, on_gpus = _logged_bytes(options, counted_slots)
-            shared, shared_on_gpus = draft.weights.shared_bytes
+            shared, shared_on_gpus = draft.weights.shared_bytes if draft.weights else (0, 0)
             facts = replace(
                 facts,
                 size_bytes=facts.size_bytes + size,
@@ -195,6 +198,7 @@ def _identity(weights: Weights, context: Context, spec: ModelSpec, options: Cont
         "main_gpu": spec.main_gpu,
         "load_mode": weights.load_mode,
         "repacked": weights.repacked,
+        "head": weights.head,
         "exact_kernels": spec.backend_options.get("exact_kernels", False),
     }
     return ModelIdentity((spec.path, *spec.adapter_paths), settings)
@@ -214,7 +218,11 @@ def _speculator(spec: ModelSpec, weights: Weights, context: Context, draft: Open
     if not context.accepts_drafts or not spec.backend_options.get("speculative_decoding", True):
         return None
     history = int(str(spec.backend_options.get("draft_history_tokens", _DRAFT_HISTORY_TOKENS)))
-    model = DraftModel(draft.weights, draft.context, spec.draft_tokens, weights) if draft is not None else None
+    model: Drafter | None = None
+    if draft is not None and draft.layers is not None:
+        model = Head(draft, spec.draft_tokens, weights, context)
+    elif draft is not None and draft.weights is not None:
+        model = DraftModel(draft.weights, draft.context, spec.draft_tokens, weights)
     return Speculator(history, weights.vocabulary.tokenize_continuation, model)
 
 

@@ -207,6 +207,8 @@ SHAPES: dict[str, Shape] = {
             "ple.head_vocab_sizes": Long([512] * 4),
         },
     ),
+    # A head for the plain shape, which reads both layers and what the last one makes.
+    "eagle3": replace(_PLAIN, layers=1, more={"target_layers": [0, 1, 2], "target_hidden_size": 256}),
     "maple": replace(_WINDOWED, more=_WINDOWED.more | {"swiglu_clamp_exp": 7.0}),
     "hrm_text": replace(_PLAIN, layers=6, more={"hrm.layers_per_stack": 1, "hrm.h_cycles": 2, "hrm.l_cycles": 2}),
     **dict.fromkeys(("cohere2moe", "mimo2", "step35", "spark2_5", "muse-glimmer", "granite_swa"), _WINDOWED),
@@ -239,8 +241,11 @@ def shape_of(architecture: str) -> Shape:
     return SHAPES.get(architecture, _PLAIN)
 
 
-def metadata(architecture: str, *, experts: bool) -> dict[str, Value]:
-    """Return the keys of a model. The architecture's name comes in front of those that do not begin with a slash."""
+def metadata(architecture: str, *, experts: bool, heads: int = 0) -> dict[str, Value]:
+    """Return the keys of a model. The architecture's name comes in front of those that do not begin with a slash.
+
+    `heads`: layers behind the last one that draft for the model.
+    """
     shape = shape_of(architecture)
     head = shape.hidden // shape.heads
     values: dict[str, Value] = {
@@ -308,7 +313,14 @@ def metadata(architecture: str, *, experts: bool) -> dict[str, Value]:
             "expert_group_scale": 1.0,
             "experts_per_group": 1,
         }
-    return values | shape.more
+    values |= shape.more
+    if heads:
+        values |= {"block_count": shape.layers + heads, "nextn_predict_layers": heads}
+        # A head is a layer like the last one.
+        for key, value in values.items():
+            if isinstance(value, list) and not isinstance(value, Long) and len(value) == shape.layers:
+                values[key] = [*value, *value[-1:] * heads]
+    return values
 
 
 def architectures() -> list[str]:

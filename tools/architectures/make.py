@@ -14,7 +14,7 @@ import ctypes
 import math
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ctypes import c_char_p, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +116,7 @@ def wanted_tensors(architecture: str, values: Mapping[str, Value]) -> dict[str, 
     lib.llama_backend_init()
     captured_log().clear()
     parameters = lib.llama_model_default_params()
-    parameters.use_extra_bufts = False
+    parameters.use_extra_bufts, parameters.load_mtp = False, True
     model = lib.llama_model_init_from_user(c_void_p(opened), callback, c_void_p(), parameters)
     ggml.function("gguf_free", None, c_void_p)(opened)
     if not model:
@@ -146,25 +146,35 @@ def _values(name: str, shape: tuple[int, ...], draw: np.random.Generator) -> np.
     return values * np.float32(1.5 / shape[-1] ** 0.5)
 
 
-def make(path: Path, architecture: str, *, experts: bool = False, seed: int = 1) -> dict[str, Tensor]:
+def make(
+    path: Path,
+    architecture: str,
+    *,
+    experts: bool = False,
+    heads: int = 0,
+    seed: int = 1,
+    change: Callable[[dict[str, np.ndarray]], None] = lambda _: None,
+) -> dict[str, Tensor]:
     """Write the tiny model of an architecture in F32, and return its tensors. Raises RefusedError.
 
-    `experts`: with the keys of a mixture of experts, which some architectures must have and others ignore.
+    `experts`: with the keys of a mixture of experts, which some architectures must have and others ignore. `heads`:
+    layers that draft for the model. `change` may change the weights, which it gets by their names, or remove some.
     """
-    values = metadata(architecture, experts=experts)
+    values = metadata(architecture, experts=experts, heads=heads)
     tensors = wanted_tensors(architecture, values)
     writer = _begin(path, architecture, values)
     writer.add_name(path.stem)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     draw = np.random.default_rng(seed)
+    weights = {}
     for name, tensor in tensors.items():
         drawn = _values(name, tensor.shape, draw)
         if name == "token_embd.weight" and "output.weight" in tensors:
             drawn *= 10  # a matrix of its own makes the logits, which these numbers would make certain
-        if tensor.type == gguf.GGMLQuantizationType.I32:
-            writer.add_tensor(name, np.zeros(tensor.shape, np.int32))
-        else:
-            writer.add_tensor(name, drawn)
+        weights[name] = np.zeros(tensor.shape, np.int32) if tensor.type == gguf.GGMLQuantizationType.I32 else drawn
+    change(weights)
+    for name, values_of_tensor in weights.items():
+        writer.add_tensor(name, values_of_tensor)
     _write(writer)
     return tensors
 

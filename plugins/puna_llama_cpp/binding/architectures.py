@@ -7,6 +7,7 @@ tools.architectures` finds the first two kinds. Read a new version of llama.cpp 
 can go.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 MASKED_FIRST_ROW: Final = frozenset({"chameleon"})
@@ -34,8 +35,29 @@ llama.cpp then hands out the first rows, as if they were those of the tokens tha
 """
 WITHOUT_FLASH_ATTENTION: Final = frozenset({"plm"})
 """Architectures whose graph hands its values over in a shape for which ggml aborts in flash attention."""
-HEADS: Final = frozenset({"eagle3", "dflash", "gemma4-assistant"})
+EAGLE: Final = "eagle3"
+"""The architecture of heads that read layers of another model."""
+GIVES_LAYERS: Final = frozenset({"gpt-oss", "llama", "qwen3", "qwen3moe"})
+"""Architectures of models that such heads read; llama.cpp aborts for most others."""
+HEADS: Final = frozenset({EAGLE, "dflash", "gemma4-assistant"})
 """Architectures that compute nothing without the hidden states of another model; llama.cpp aborts if they are tried."""
+_EXPERTS_ROUTER: Final = "ffn_gate_inp.weight"
+OWN_HEADS: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(
+        ("cohere2moe", "deepseek2", "deepseek32", "glm-dsa", "glm4moe"), ("nextn.eh_proj.weight", _EXPERTS_ROUTER)
+    ),
+    **dict.fromkeys(("hy_v3", "step35"), ("nextn.eh_proj.weight",)),
+}
+"""Architectures whose files may have a layer behind the last one that drafts for the model (MTP, NextN).
+
+Each with the tensors of that layer without which llama.cpp loads it, and aborts when it runs. Recurrent and hybrid
+models, of which llama.cpp has heads too, are left out: their rejected tokens cannot be removed.
+"""
+SEVERAL_HEADS: Final = frozenset({"hy_v3", "step35"})
+"""Those of which a file may have several such layers, one for each token ahead. Only the first is run.
+
+llama.cpp aborts for several of the others.
+"""
 MIN_IMAGE_TOKENS: Final = {"qwen2vl": 1024, "qwen25vl": 1024, "qwen3vl": 1024, "qwen3vlmoe": 1024}
 """The least number of tokens for an image. Ollama sets it for models that name places in an image."""
 

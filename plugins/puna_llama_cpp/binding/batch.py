@@ -5,6 +5,7 @@ elements one by one.
 """
 
 import ctypes
+from typing import Any
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
@@ -14,9 +15,14 @@ from numpy.typing import NDArray
 class Batch:
     """A batch of tokens, filled anew for every step."""
 
-    def __init__(self, size: int, *, outputs_all: bool = False) -> None:
-        """Allocate room for `size` tokens. With `outputs_all`, each of them gets logits, whatever `add` is told."""
+    def __init__(self, size: int, *, outputs_all: bool = False, state_width: int = 0) -> None:
+        """Allocate room for `size` tokens. With `outputs_all`, each of them gets logits, whatever `add` is told.
+
+        `state_width`: the length of the hidden state that goes with each token, as heads need it.
+        """
         self._outputs_all = outputs_all
+        self.states = np.zeros((size, state_width), np.float32)
+        """The hidden states that go with the tokens, by row. They are written after the tokens were added."""
         self._tokens = np.zeros(size, np.int32)
         self._positions = np.zeros(size, np.int32)
         self._counts = np.ones(size, np.int32)
@@ -28,13 +34,15 @@ class Batch:
         # llama_batch holds bare addresses, so every array is also an attribute, which lives as long as the batch.
         integers = ctypes.POINTER(ctypes.c_int32)
         self.native = lib.llama_batch()
-        for name, array, kind in (
+        arrays: tuple[tuple[str, NDArray[Any], Any], ...] = (
             ("token", self._tokens, integers),
             ("pos", self._positions, integers),
             ("n_seq_id", self._counts, integers),
             ("seq_id", self._lists, ctypes.POINTER(integers)),
             ("logits", self._outputs, ctypes.POINTER(ctypes.c_int8)),
-        ):
+            ("embd", self.states, ctypes.POINTER(ctypes.c_float)),
+        )
+        for name, array, kind in arrays if state_width else arrays[:-1]:
             setattr(self.native, name, ctypes.cast(array.ctypes.data, kind))
         self.address = ctypes.addressof(self.native)
         self.length = 0

@@ -54,6 +54,10 @@ class ContextOptions:
     flash_attention: str = ""
     kv_cache_type: str = ""
     embeddings: bool = False
+    head: bool = False
+    """Run the head that is in the file of a model instead of the model; its weights must have been loaded."""
+    target: Any = None
+    """For a head in a file of its own: the Context of the model, whose embeddings and output matrix it may use."""
 
 
 def _creation_error(message: str) -> Exception:
@@ -116,6 +120,10 @@ class Context:
         # llama.cpp's own timers are not used, and read a clock for each evaluation.
         parameters.no_perf = True
         parameters.embeddings = options.embeddings
+        if options.head:
+            parameters.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP
+        if options.target is not None:
+            parameters.ctx_other = options.target.pointer
         # One KV stream for each sequence: a step reads only the cells of its own sequences. README.md gives the
         # figures.
         parameters.kv_unified = options.embeddings

@@ -52,16 +52,20 @@ class Weights:
         is_cancelled: Callable[[], bool],
         *,
         allocate: bool = True,
+        head: bool = False,
     ) -> None:
         """Load the file, unless its tensors are in memory already, and its adapters.
 
         `report` gets the progress from 0 to 1; the load ends early once `is_cancelled` returns true. Without
-        `allocate`, no tensor gets memory, and adapters are left out. Such weights only tell sizes.
+        `allocate`, no tensor gets memory, and adapters are left out. Such weights only tell sizes. `head`: with the
+        layers of the head that drafts for the model, which the file must have (`heads.finds_head`).
 
         Raises InvalidRequestError if llama.cpp cannot run the file, and LoadCancelledError if cancelled.
         """
         with LOADING:
-            self._key = _identity(spec) if allocate else None
+            self.head = head
+            """Whether the layers of a head are loaded."""
+            self._key = _identity(spec, head=head) if allocate else None
             captured_log().clear()
             tensors = _shared.get(self._key)
             self.shared = tensors is not None
@@ -69,7 +73,7 @@ class Weights:
             if tensors is not None:
                 tensors.users += 1
             else:
-                tensors = _load(spec, report, is_cancelled, allocate=allocate)
+                tensors = _load(spec, report, is_cancelled, allocate=allocate, head=head)
                 if self._key is not None:
                     _shared[self._key] = tensors
             self._tensors = tensors
@@ -87,7 +91,7 @@ class Weights:
         self.repacked = self._tensors.repacked
         """Whether ggml may repack the weights. Whether it does also depends on the load mode."""
         self.architecture = self.metadata("general.architecture")
-        if lib.llama_model_has_encoder(pointer) and lib.llama_model_has_decoder(pointer):
+        if lib.llama_model_has_encoder(pointer) and lib.llama_model_has_decoder(pointer) and not self.head:
             # Its decoder attends to what an encoder has read, and llama.cpp ends the process if none has.
             raise InvalidRequestError(
                 f'the architecture "{self.architecture}" is an encoder with a decoder, which this backend does not run'
@@ -161,6 +165,11 @@ class Weights:
         return int(lib.llama_model_size(self.pointer))
 
     @property
+    def layers(self) -> int:
+        """The number of layers, without those of a head."""
+        return int(lib.llama_model_n_layer(self.pointer))
+
+    @property
     def cache_bytes_per_token(self) -> int:
         """The bytes of one token in an f16 KV cache, by the file's metadata.
 
@@ -168,7 +177,7 @@ class Weights:
         """
         key, value = self._head_length("key"), self._head_length("value")
         heads_kv = max(int(lib.llama_model_n_head_kv(self.pointer)), 1)
-        return int(lib.llama_model_n_layer(self.pointer)) * heads_kv * (key + value) * 2
+        return self.layers * heads_kv * (key + value) * 2
 
     def _head_length(self, part: str) -> int:
         """Return the length of a head's keys or values: `part` is "key" or "value"."""
@@ -218,18 +227,18 @@ class Weights:
                 del _shared[self._key]
 
 
-def _identity(spec: ModelSpec) -> Hashable:
+def _identity(spec: ModelSpec, *, head: bool) -> Hashable:
     """Return all that decides which tensors a load gives, and where they are."""
     try:
         file = Path(spec.path).stat()
     except OSError:
         return None  # llama.cpp says why it cannot be loaded
     changed = (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns)
-    return spec.path, changed, spec.gpu_layers, spec.main_gpu, spec.use_mmap, should_repack(spec.path)
+    return spec.path, head, changed, spec.gpu_layers, spec.main_gpu, spec.use_mmap, should_repack(spec.path)
 
 
 def _load(
-    spec: ModelSpec, report: Callable[[float], None], is_cancelled: Callable[[], bool], *, allocate: bool
+    spec: ModelSpec, report: Callable[[float], None], is_cancelled: Callable[[], bool], *, allocate: bool, head: bool
 ) -> _Tensors:
     """Load the tensors of a file. Raises InvalidRequestError and LoadCancelledError."""
     # First of all, so that ggml never searches for backends in folders of its own choice (see `cpu_backend`).
@@ -251,7 +260,7 @@ def _load(
         parameters.main_gpu = spec.main_gpu
         # With one GPU chosen, no layer goes to another.
         parameters.split_mode = lib.LLAMA_SPLIT_MODE_NONE
-    parameters.no_alloc = not allocate
+    parameters.no_alloc, parameters.load_mtp = not allocate, head
     load_mode = _load_mode(spec) if allocate else lib.LLAMA_LOAD_MODE_NONE
     repacked = should_repack(spec.path)
     parameters.load_mode, parameters.use_extra_bufts = load_mode, repacked

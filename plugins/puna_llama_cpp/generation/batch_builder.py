@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from puna_ggml_kernels.loader import SHORTEST_PREFILL, TILED_PREFILL_ROWS
 from puna_llama_cpp.binding.batch import Batch
 from puna_llama_cpp.binding.context import Context
-from puna_llama_cpp.generation.draft_model import Asked
 from puna_llama_cpp.generation.draft_policy import NO_DRAFT, Draft
+from puna_llama_cpp.generation.drafter import Asked
 from puna_llama_cpp.generation.prefix_cache import MAX_PADDING_GAP
 from puna_llama_cpp.generation.schedule import BatchShare
 from puna_llama_cpp.generation.sequence import Sequence

@@ -71,6 +71,15 @@ class OutputProcessor:
     def advance(self, entry: BatchEntry) -> None:
         """Count the tokens that were evaluated, and sample if they were all of the sequence's tokens."""
         sequence = entry.share.key
+        slot, start = sequence.slot, sequence.evaluated
+        self._advance(sequence, entry)
+        head = self._speculator.head if self._speculator is not None else None
+        if head is not None and not sequence.images and sequence.evaluated > start:
+            # Those of rejected draft tokens are left out.
+            states = head.model_states.rows(entry.first_row, entry.first_row + sequence.evaluated - start)
+            head.read(slot, sequence.ngrams, sequence.tokens, start, states)
+
+    def _advance(self, sequence: Sequence, entry: BatchEntry) -> None:
         if entry.share.completes and not _mask_ready(sequence):
             # Nothing was sampled, so the batch is undone for this sequence; a later step repeats it.
             sequence.evaluated = self._slots.truncate(sequence, sequence.evaluated)

@@ -1,4 +1,4 @@
-"""Speculative decoding: draft tokens from earlier text, and from a draft model if there is one.
+"""Speculative decoding: draft tokens from earlier text, and from a draft model or a head if there is one.
 
 Texts that quote, edit or extract repeat long stretches of their prompt, and agents repeat their own answers. So the
 tokens that followed the last few tokens when those occurred before are likely to follow them again. The engine
@@ -13,8 +13,8 @@ in front agree. They vote on each draft token, and the places that voted for ano
 an earlier one often leaves it for a few tokens: a call of the same tool with another argument. So where no place is
 found, the last token is looked for behind the place that the text followed last. Where a constraint
 leaves no choice of text, as in the names of a schema's properties, that text is drafted: the model still chooses its
-tokens, so the answer is the same. `draft_policy` decides how far a draft goes. Where a draft model promises to save
-more (`draft_model`), its tokens are taken instead.
+tokens, so the answer is the same. `draft_policy` decides how far a draft goes. Where a draft model (`draft_model`) or a
+head (`draft_head`) promises to save more, its tokens are taken instead.
 """
 
 from collections import OrderedDict
@@ -24,7 +24,7 @@ from functools import lru_cache
 from typing import Final
 
 from puna_llama_cpp.generation.answer_history import AnswerHistory
-from puna_llama_cpp.generation.draft_model import DraftModel
+from puna_llama_cpp.generation.draft_head import Head
 from puna_llama_cpp.generation.draft_policy import (
     AGREED,
     CONTESTED,
@@ -40,6 +40,7 @@ from puna_llama_cpp.generation.draft_policy import (
     Learned,
     StepCosts,
 )
+from puna_llama_cpp.generation.drafter import Drafter
 from puna_llama_cpp.generation.ngram_index import NGRAM, NgramIndex
 
 _OWN_PLACES: Final = 4
@@ -87,13 +88,14 @@ class Speculator:
         self,
         history_tokens: int,
         tokenize: Callable[[str], list[int]] = lambda _: [],
-        model: DraftModel | None = None,
+        model: Drafter | None = None,
     ) -> None:
         """Keep recent answers with so many tokens; 0: draft from a sequence's own text only.
 
         `tokenize` returns the tokens of a text that continues another one.
         """
         self.model = model
+        self.head = model if isinstance(model, Head) else None
         self._tokenize = lru_cache(_FORCED_TEXTS)(tokenize)
         self._history = AnswerHistory(history_tokens)
         self._learned: OrderedDict[str, Learned] = OrderedDict()

@@ -12,7 +12,7 @@ MODELS = Path(__file__).parents[2] / "models"
 
 def head(path):
     """Write a file with no more than the architecture of a head."""
-    writer = gguf.GGUFWriter(path, "eagle3")
+    writer = gguf.GGUFWriter(path, "dflash")
     writer.add_tensor("fc.weight", np.ones((4, 4), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -55,7 +55,7 @@ def test_another_order_of_tokens_is_another_vocabulary(parts, tmp_path, caplog):
 def test_a_head_is_not_tried(parts, tmp_path, caplog):
     head(tmp_path / "head.gguf")
     assert opened(parts, tmp_path / "head.gguf").model is None
-    assert "a head of the architecture eagle3 does not run by itself" in caplog.text
+    assert "a head of the architecture dflash is not run" in caplog.text
 
 
 @pytest.mark.parametrize("spec", [{"draft_tokens": 0}, {"backend_options": {"speculative_decoding": False}}])

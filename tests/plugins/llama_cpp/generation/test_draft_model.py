@@ -8,8 +8,9 @@ import pytest
 from tests.plugins.llama_cpp.sample_images import png
 
 from puna.backend import Sampling, SequenceRequest
-from puna_llama_cpp.generation.draft_model import MISSING_TOKENS, Asked, DraftModel
+from puna_llama_cpp.generation.draft_model import MISSING_TOKENS, DraftModel
 from puna_llama_cpp.generation.draft_policy import MODEL_PASS, NO_DRAFT, Draft, Learned, StepCosts
+from puna_llama_cpp.generation.drafter import Asked
 from puna_llama_cpp.generation.ngram_index import NgramIndex
 from puna_llama_cpp.generation.speculation import Speculator
 
