@@ -114,19 +114,24 @@ def _layers_read(head: Weights, target: Weights) -> tuple[int, ...]:
 def _is_head(path: str, target: Weights) -> bool:
     """Return whether a file is used as a head. Raises _UnusableError if it is no draft model either."""
     try:
-        architecture = gguf.read(Path(path)).architecture
+        file = gguf.read(Path(path))
     except (gguf.GGUFError, OSError) as error:
         raise _UnusableError(str(error)) from error
-    known = hidden_states.available()
+    architecture, known = file.architecture, hidden_states.available()
     if architecture == architectures.EAGLE and known and target.architecture in architectures.GIVES_LAYERS:
         return True
-    if architecture in architectures.HEADS:
-        raise _UnusableError(f"a head of the architecture {architecture} is not run for {target.architecture}")
-    found = architecture == target.architecture and known and heads.has_head(path)
-    if not found and heads.is_only_head(path):
+    # A smaller model of the same family may have a head for itself. It drafts as a whole.
+    same = architecture == target.architecture and _width(file) == target.embedding_length
+    if architecture not in architectures.HEADS and same and known and heads.has_head(path):
+        return True
+    if architecture in architectures.HEADS or heads.is_only_head(path):
         # llama.cpp loads it as a model, and ends the process at the first token.
         raise _UnusableError(f"a head of the architecture {architecture} is not run for {target.architecture}")
-    return found
+    return False
+
+
+def _width(file: gguf.GGUF) -> object:
+    return file.metadata.get(f"{file.architecture}.embedding_length")
 
 
 def _check_weights(draft: Weights, target: Weights) -> None:

@@ -58,7 +58,7 @@ class Weights:
 
         `report` gets the progress from 0 to 1; the load ends early once `is_cancelled` returns true. Without
         `allocate`, no tensor gets memory, and adapters are left out. Such weights only tell sizes. `head`: with the
-        layers of the head that drafts for the model, which the file must have (`heads.finds_head`).
+        layers of the head that drafts for the model, which the file must have (`heads.has_head`).
 
         Raises InvalidRequestError if llama.cpp cannot run the file, and LoadCancelledError if cancelled.
         """

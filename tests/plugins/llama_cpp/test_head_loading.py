@@ -1,16 +1,18 @@
 """Which files' heads are used, what they cost, and that others end no host."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tools.architectures import make
+from tools.architectures import hyperparameters, make
 
 from puna.backend import ModelSpec
 from puna.gguf import reader as gguf
 from puna_llama_cpp.binding import architectures, hidden_states
 from puna_llama_cpp.estimate import MemoryEstimator
 from puna_llama_cpp.generation.draft_head import Head
+from puna_llama_cpp.generation.draft_model import DraftModel
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -132,6 +134,14 @@ async def test_a_head_in_a_file_of_its_own_drafts(opened, load, write, files, na
     texts, end = await write(await load(**path, **draft), "the wind and", max_tokens=60)
     assert texts == (await write(await load(**path), "the wind and", max_tokens=60))[0]
     assert end.draft_tokens > 0
+
+
+def test_a_smaller_model_with_a_head_drafts_as_a_whole(opened, tmp_path, monkeypatch):
+    shape = hyperparameters.shape_of("hy_v3")
+    monkeypatch.setitem(hyperparameters.SHAPES, "hy_v3", replace(shape, hidden=shape.hidden // 2))
+    make.make(tmp_path / "small.gguf", "hy_v3", experts=True, heads=1)
+    found = opened("plain", draft_path=str(tmp_path / "small.gguf"))
+    assert isinstance(found.speculator.model, DraftModel)
 
 
 @pytest.mark.parametrize("target", [MODELS / "chatter.gguf", "other"])
