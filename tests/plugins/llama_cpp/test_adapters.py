@@ -4,11 +4,12 @@ import asyncio
 import itertools
 import shutil
 import struct
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
-from puna.backend import InvalidRequestError, ModelSpec, Sampling, SequenceRequest
+from puna.backend import InvalidRequestError, ModelSpec, Prefill, Sampling, SequenceRequest
 from puna_llama_cpp import LlamaCppBackend
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -105,19 +106,16 @@ async def test_an_adapter_that_does_not_fit_leaves_the_others_alone(load, write,
 async def test_a_cancelled_prefill_of_one_leaves_the_others_alone(load, write, adapters):
     first, second = [await load(adapter_paths=each, context_length=2048) for each in adapters[:2]]
     expected = await texts(second, write)
-    long = SequenceRequest(prompt="the wind " * 220, sampling=Sampling(temperature=0), max_tokens=5)
 
-    async def prefill():
-        async for _ in first.generate(long):
-            pass
+    async def begin(number):
+        """Cancel a prompt behind its first part. No part of it is in a cache."""
+        request = SequenceRequest(prompt=f"{number} " + "the wind " * 220, sampling=Sampling(temperature=0))
+        async with aclosing(first.generate(request)) as events:
+            assert isinstance(await anext(events), Prefill)
 
-    for _ in range(5):
-        running = asyncio.create_task(prefill())
+    for number in range(5):
         writing = asyncio.create_task(texts(second, write))
-        await asyncio.sleep(0.01)
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await begin(number)
         assert await writing == expected
     assert await texts(first, write) == await texts(await load(), write)
 
