@@ -16,16 +16,18 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from statistics import median
 from unittest.mock import patch
 
 from puna.backend import Finish, LoadedModel, ModelSpec, Sampling, SequenceRequest, TextDelta, TokenLogprob
 from puna_ggml_kernels import loader
 from puna_llama_cpp import LlamaCppBackend
 
-MOST = {"kernels": 0.5, "exact": 1e-5, "draft bits": 0.0}
+MOST = {"kernels": 0.25, "kernels, at worst": 2.5, "exact": 1e-5, "draft bits": 0.0}
 """By check: the largest difference that other sums explain, in quantized weights with an F16 cache.
 
-The last bit of a sum may choose another expert. With the kernels, drafts change no bit."""
+The last bit of a sum may choose another expert, which changes one text or two of the six. So "kernels" is the median of
+the six texts. With the kernels, drafts change no bit."""
 MOST_ROUNDING = 0.003
 """The same for all other checks."""
 _WITHOUT_KERNELS = "--without-kernels"
@@ -170,13 +172,12 @@ class Runner:
         command = [sys.executable, "-m", "tools.architectures.checks", _WITHOUT_KERNELS, path]
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
         plain = [[TokenLogprob(b"", *each) for each in text] for text in json.loads(done.stdout)]
-        for check in ("kernels", "exact"):
-            for text, other in zip(
-                await self.quantized_texts(path, exact_kernels=check == "exact"), plain, strict=True
-            ):
-                self.compare(check, text, other)
-                if check == "exact" and len(text) != len(other):
-                    self.differences[check] = float("inf")
+        found = [difference(*pair) for pair in zip(await self.quantized_texts(path), plain, strict=True)]
+        self.differences |= {"kernels": median(found), "kernels, at worst": max(found)}
+        for text, other in zip(await self.quantized_texts(path, exact_kernels=True), plain, strict=True):
+            self.compare("exact", text, other)
+            if len(text) != len(other):
+                self.differences["exact"] = float("inf")
 
     async def quantized_texts(self, path: str, **options: bool) -> list[Text]:
         """Return what quantized weights write, as most users have them: with flash attention and an F16 cache.
