@@ -156,7 +156,7 @@ KERNEL static void attend_positions(const struct attention* a, struct query_inde
   }
 }
 
-// Whether the rows of a stream are sampled tokens, whose positions are divided into shares.
+// Tells the rows of sampled tokens, whose positions are divided into shares.
 static bool in_shares(const struct attention* a, int64_t stream) { return a->prompts && !a->prompts[stream]; }
 
 // Returns the end of the share that begins at a position.

@@ -132,7 +132,7 @@ INLINE __m512i dot_mins_q5_k(const struct panel* panel, size_t at, const uint8_t
   return _mm512_dpwssd_epi32(dot, _mm512_srli_epi16(last, 8), _mm512_shuffle_epi32(pairs, 0xff));
 }
 
-// Whether a single column is multiplied with pairs of rows instead of with a packed panel.
+// Tells the types whose single columns are multiplied with pairs of rows instead of with a packed panel.
 INLINE bool takes_pairs(const int type) {
   return type == GGML_TYPE_Q5_K || type == GGML_TYPE_Q6_K || type == GGML_TYPE_IQ4_XS;
 }
@@ -180,35 +180,11 @@ INLINE void decode_pairs(const int type, const struct panel* panel, const struct
 INLINE void tiled_product(const int type, const struct panel* panel, const struct columns* x, size_t n,
                           struct packed_super_block* packed) {
   const int eight = K_QUANT_COLUMNS;
-  switch (n) {
-    case 1:
-      if (takes_pairs(type))
-        decode_pairs(type, panel, x, (__m512i*)packed);
-      else
-        k_quant_tile(type, ORDER_TILED, 1, 0, panel, NULL, x, 0);
-      return;
-    case 2:
-      k_quant_tile(type, ORDER_TILED, 2, 0, panel, NULL, x, 0);
-      return;
-    case 3:
-      k_quant_tile(type, ORDER_TILED, 3, 0, panel, NULL, x, 0);
-      return;
-    case 4:
-      k_quant_tile(type, ORDER_TILED, 4, 0, panel, NULL, x, 0);
-      return;
-    case 5:
-      k_quant_tile(type, ORDER_TILED, 5, 0, panel, NULL, x, 0);
-      return;
-    case 6:
-      k_quant_tile(type, ORDER_TILED, 6, 0, panel, NULL, x, 0);
-      return;
-    case 7:
-      k_quant_tile(type, ORDER_TILED, 7, 0, panel, NULL, x, 0);
-      return;
-    case K_QUANT_COLUMNS:
-      k_quant_tile(type, ORDER_TILED, eight, 0, panel, NULL, x, 0);
-      return;
+  if (n == 1 && takes_pairs(type)) {
+    decode_pairs(type, panel, x, (__m512i*)packed);
+    return;
   }
+  if (few_columns(type, ORDER_TILED, panel, x, n)) return;
   size_t j = 0;
   pack_super_blocks(type, panel, x->blocks, packed);
   for (; j + eight <= n; j += eight) k_quant_tile(type, ORDER_TILED, eight, 0, panel, packed, x, j);

@@ -20,7 +20,7 @@ size_t puna_tensor_size(void) { return sizeof(struct ggml_tensor); }
 
 void puna_set_functions(const struct ggml_functions* functions) { ggml = *functions; }
 
-// Whether this processor, and the system, can run the kernels. AVX-512 implies F16C.
+// Tells if this processor, and the system, can run the kernels. AVX-512 implies F16C.
 bool puna_supported(void) {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -31,7 +31,7 @@ bool puna_supported(void) {
 // Switches the kernels on, where they can run, or off. Not while a model runs.
 void puna_enable(bool on) { puna_avx512 = on && puna_supported(); }
 
-// Whether every product has ggml's bits. Otherwise each type has one order of additions for any number of columns: see
+// Chooses if every product has ggml's bits. Otherwise each type has one order of additions for any number of columns: see
 // matmul.c. Not while a model runs.
 void puna_set_exact(bool exact) { puna_exact = exact; }
 

@@ -196,37 +196,35 @@ INLINE void pack_super_blocks(const int type, const struct panel* panel, size_t 
   }
 }
 
+// Multiplies a panel that serves as few columns as one tile takes, and need not be packed. False: the columns are more. A
+// tile keeps its sums in registers, so it has a constant number of columns.
+INLINE bool few_columns(const int type, const enum order order, const struct panel* panel, const struct columns* x,
+                        size_t n) {
+#define TILE(columns)                                                                                        \
+  case columns:                                                                                              \
+    k_quant_tile(type, order, columns, order == ORDER_REPACKED ? columns / REPACKED_COLUMNS * REPACKED_COLUMNS : 0, \
+                 panel, NULL, x, 0);                                                                         \
+    return true
+  switch (n) {
+    TILE(1);
+    TILE(2);
+    TILE(3);
+    TILE(4);
+    TILE(5);
+    TILE(6);
+    TILE(7);
+    TILE(8);
+  }
+#undef TILE
+  return false;
+}
+
 // The place of a column in the batch decides which of ggml's kernels is followed. So x must start at a group of
 // REPACKED_COLUMNS of the whole product.
 INLINE void repacked_product(const int type, const struct panel* panel, const struct columns* x, size_t n,
                              struct packed_super_block* packed) {
   const int eight = K_QUANT_COLUMNS, four = REPACKED_COLUMNS;
-  switch (n) {
-    case 1:
-      k_quant_tile(type, ORDER_REPACKED, 1, 0, panel, NULL, x, 0);
-      return;
-    case 2:
-      k_quant_tile(type, ORDER_REPACKED, 2, 0, panel, NULL, x, 0);
-      return;
-    case 3:
-      k_quant_tile(type, ORDER_REPACKED, 3, 0, panel, NULL, x, 0);
-      return;
-    case 4:
-      k_quant_tile(type, ORDER_REPACKED, 4, four, panel, NULL, x, 0);
-      return;
-    case 5:
-      k_quant_tile(type, ORDER_REPACKED, 5, four, panel, NULL, x, 0);
-      return;
-    case 6:
-      k_quant_tile(type, ORDER_REPACKED, 6, four, panel, NULL, x, 0);
-      return;
-    case 7:
-      k_quant_tile(type, ORDER_REPACKED, 7, four, panel, NULL, x, 0);
-      return;
-    case 8:
-      k_quant_tile(type, ORDER_REPACKED, eight, eight, panel, NULL, x, 0);
-      return;
-  }
+  if (few_columns(type, ORDER_REPACKED, panel, x, n)) return;
   size_t j = 0;
   pack_super_blocks(type, panel, x->blocks, packed);
   for (; j + eight <= n; j += eight) k_quant_tile(type, ORDER_REPACKED, eight, eight, panel, packed, x, j);

@@ -252,10 +252,10 @@ INLINE __m512i fifth_bits(__m512i bits, int q) {
   return _mm512_min_epu8(_mm512_and_si512(spread, set_bytes(0x10, 0x20, 0x40, 0x80)), _mm512_set1_epi8(0x10));
 }
 
-// Whether the blocks of a type of 32 values have a minimum beside the scale.
+// Tells the types of 32 values whose blocks have a minimum beside the scale.
 INLINE bool has_minimum(const int type) { return type == GGML_TYPE_Q4_1 || type == GGML_TYPE_Q5_1; }
 
-// Whether ggml adds all products of a block to one sum: see matmul_q4_0.h.
+// Tells the types of which ggml adds all products of a block to one sum: see matmul_q4_0.h.
 INLINE bool has_one_sum(const int type) {
   return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_IQ4_NL || type == GGML_TYPE_MXFP4;
 }

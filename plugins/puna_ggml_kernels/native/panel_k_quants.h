@@ -29,7 +29,7 @@ INLINE int scale_count(int type) {
   return type == GGML_TYPE_Q6_K || type == GGML_TYPE_Q3_K || type == GGML_TYPE_Q2_K ? 2 * SUB_BLOCKS : SUB_BLOCKS;
 }
 
-// Whether the sub-blocks of a type have minima, which are subtracted. The values of the other types have an offset.
+// Tells the types whose sub-blocks have minima, which are subtracted. The values of the other types have an offset.
 INLINE bool has_minima(const int type) {
   return type == GGML_TYPE_Q2_K || type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K;
 }

@@ -14,7 +14,7 @@
 
 struct batch_sequences puna_sequences;
 
-// Whether this thread computes a part of a product. A part may have as many columns as there are sequences.
+// True while this thread computes a part of a product. A part may have as many columns as there are sequences.
 static _Thread_local bool in_part;
 
 // Sets the lengths of the sequences of the next batches. 0 sequences: a batch is computed as a whole. Must not be
