@@ -9,6 +9,8 @@ from ctypes import c_bool, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from types import TracebackType
 from typing import Any, Final, Self
 
+import llama_cpp
+
 from puna_ggml_kernels.cpu_backend import load_cpu_backend
 
 F32: Final = 0
@@ -52,6 +54,9 @@ FUNCTIONS: Final = {
     "unary": "ggml_compute_forward_unary",
     "gelu": "ggml_table_gelu_f16",
     "has_avx512_bf16": "ggml_cpu_has_avx512_bf16",
+    "threadpool_params_init": "ggml_threadpool_params_init",
+    "threadpool_new": "ggml_threadpool_new",
+    "threadpool_free": "ggml_threadpool_free",
 }
 """ggml's functions that the kernels replace or call, by the member of struct ggml_functions that holds the pointer."""
 
@@ -62,7 +67,7 @@ INSTRUCTIONS: Final = ("avx512", "avx512_vnni", "fma", "f16c")
 class Functions(ctypes.Structure):
     """The struct ggml_functions of ggml_abi.h."""
 
-    _fields_ = [(name, c_void_p) for name in FUNCTIONS]
+    _fields_ = [(name, c_void_p) for name in (*FUNCTIONS, "omp_threads")]
 
 
 class GgufParameters(ctypes.Structure):
@@ -88,12 +93,19 @@ def own_functions() -> tuple[Functions, list[str]]:
     backend = load_cpu_backend()
     found = {member: getattr(backend, name, None) for member, name in FUNCTIONS.items()}
     missing = [FUNCTIONS[member] for member, each in found.items() if each is None]
+    # The search goes through the libraries that the backend is linked to, of which OpenMP's is one.
+    found["omp_threads"] = getattr(backend, "omp_get_num_threads", None) if has_openmp() else None
     return Functions(*(each and ctypes.cast(each, c_void_p) for each in found.values())), missing
 
 
 def missing_instructions() -> list[str]:
     """Return the members of INSTRUCTIONS that ggml was compiled without, whatever the processor has."""
     return [name for name in INSTRUCTIONS if not function(f"ggml_cpu_has_{name}", c_int)()]
+
+
+def has_openmp() -> bool:
+    """Return whether ggml divides its work by OpenMP, and not among threads of its own."""
+    return b"OPENMP = 1" in llama_cpp.llama_print_system_info()
 
 
 def tensor_bytes() -> int:

@@ -59,6 +59,8 @@ _INTERFACE: Final = {
     "puna_attention_calls": (ctypes.c_long,),
     "puna_norm_calls": (ctypes.c_long,),
     "puna_planned_graphs": (ctypes.c_long,),
+    "puna_sleeping_graphs": (ctypes.c_long,),
+    "puna_barrier_sleeps": (ctypes.c_long,),
 }
 """The library's own functions, which replace none of ggml's: result type, then argument types."""
 

@@ -22,6 +22,7 @@
 #include <stdatomic.h>
 
 #include "attention_decode.h"
+#include "barrier.h"
 
 enum {
   MASK_SEGMENT = 1024,    // positions whose mask is read at a time
@@ -153,7 +154,7 @@ KERNEL static void attend_split_positions(const struct ggml_compute_params* para
         memcpy(out + 2, state.sum_v[h], a->dv * sizeof(float));
       }
     }
-  ggml.barrier(params->threadpool);
+  puna_meet_all(params->threadpool);
   for (int64_t head = params->ith; head < a->heads; head += params->nth) {
     const float *in = partial + head * shares * size, *end = in + shares * size;
     float max = -INFINITY, sum = 0, *v = state.sum_v[0];
@@ -208,7 +209,7 @@ static void attend_each_row(const struct ggml_compute_params* params, const stru
     q.ne[1] = out.ne[2] = 1;
     out.src[0] = &q, out.src[1] = &k, out.src[2] = &v, out.src[3] = &mask;
     // The next row overwrites the partial results that other threads may still read.
-    if (row) ggml.barrier(params->threadpool);
+    if (row) puna_meet_all(params->threadpool);
     ggml_compute_forward_flash_attn_ext(params, &out);
   }
 }
@@ -295,7 +296,7 @@ static void attend_sequences_by_ggml(const struct ggml_compute_params* params, c
   for (int64_t s = 0, first = 0; s < puna_sequences.count; first += puna_sequences.length[s++]) {
     struct part part;
     select_part(a, first, puna_sequences.length[s], -1, &part);
-    if (s) ggml.barrier(params->threadpool);
+    if (s) puna_meet_all(params->threadpool);
     ggml.flash_attention(params, &part.dst);
   }
 }
@@ -316,7 +317,7 @@ static bool find_prompts(const struct ggml_compute_params* params, struct attent
 // the counter starts behind these. The barrier keeps a fast thread from claiming before the counter is set.
 static void begin_pieces(const struct ggml_compute_params* params) {
   if (params->ith == 0) ggml.chunk_set(params->threadpool, params->nth);
-  ggml.barrier(params->threadpool);
+  puna_meet_all(params->threadpool);
 }
 
 // Computes each row in the order of a prompt or in that of a sampled token, whatever else is in the batch.

@@ -12,6 +12,7 @@
 // A sampled token sees a long context alone, and several threads have to divide it. So its positions are taken in
 // shares of SHARE_POSITIONS, whose sums are merged one after the other, on one thread too.
 #include "attention_tile.h"
+#include "barrier.h"
 
 enum {
   SHARE_POSITIONS = 256,  // positions of a share of a sampled token's row, a multiple of TILE_POSITIONS
@@ -242,7 +243,7 @@ bool puna_attend_split_tiles(const struct ggml_compute_params* params, const str
     const struct sums own = {all.v + p.head * a->dv, all.weights + p.head, all.max + p.head};
     attend_positions(a, p, (int)per, 1, from, share_end(a, from), block, own);
   }
-  ggml.barrier(params->threadpool);
+  puna_meet_all(params->threadpool);
   const struct sums s = sums_at(a, a->heads, partial);
   for (int64_t head = params->ith; head < a->heads; head += params->nth) {
     for (int64_t i = 1; i < shares; i++) merge_sums(a, s, sums_at(a, a->heads, partial + i * per_share), head);

@@ -22,6 +22,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "barrier.h"
 #include "thread_scratch.h"
 
 enum {
@@ -317,7 +318,7 @@ int ggml_graph_compute(struct ggml_cgraph* graph, struct ggml_cplan* cplan) {
   if (puna_avx512 && cplan->work_data && !cplan->use_ref && cplan->n_threads > 1 && puna_sequences.count < 2)
     for (int i = 0; i < PLANS && !p; i++)
       if (!atomic_exchange(&plans[i].taken, true)) p = plans + i;
-  if (!p) return ggml.graph_compute(graph, cplan);
+  if (!p) return puna_compute_sleeping(graph, cplan);
   int status;
   if (prepare(p, graph)) {
     struct ggml_cplan own = *cplan;
@@ -328,7 +329,7 @@ int ggml_graph_compute(struct ggml_cgraph* graph, struct ggml_cplan* cplan) {
     atomic_fetch_add_explicit(&planned, 1, memory_order_relaxed);
     status = ggml.graph_compute(graph, &own);
   } else {
-    status = ggml.graph_compute(graph, cplan);
+    status = puna_compute_sleeping(graph, cplan);
   }
   p->wdata = NULL;
   atomic_store(&p->taken, false);
@@ -395,7 +396,7 @@ void ggml_barrier(struct ggml_threadpool* pool) {
   if (next == OWN_BARRIER)
     meet(self.plan);
   else
-    ggml.barrier(pool);
+    puna_meet_all(pool);
 }
 
 HIDDEN bool puna_planned_norm(const struct ggml_compute_params* params, const struct ggml_tensor* norm,

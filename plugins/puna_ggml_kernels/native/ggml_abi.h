@@ -1,4 +1,4 @@
-// The part of ggml's internal interface that the kernels touch: two structs, and the functions that they replace or
+// The part of ggml's internal interface that the kernels touch: some structs, and the functions that they replace or
 // call.
 //
 // It mirrors ggml.h and ggml-cpu-impl.h for the versions of ggml that loader.py names, so that the kernels compile
@@ -98,6 +98,13 @@ struct ggml_cplan {
   bool use_ref;
 };
 
+struct ggml_threadpool_params {
+  bool cpumask[512];
+  int n_threads, prio;
+  uint32_t poll;
+  bool strict_cpu, paused;
+};
+
 // llamafile_sgemm of llamafile/sgemm.h. It computes C = A' B for m rows of A and n columns of B, each of k blocks. lda
 // and ldb count blocks, ldc counts floats. The result is false if the function does not compute such a product.
 typedef bool (*sgemm_fn)(const struct ggml_compute_params*, int64_t m, int64_t n, int64_t k, const void* A, int64_t lda,
@@ -129,6 +136,10 @@ struct ggml_functions {
   forward_fn unary;
   const uint16_t* gelu;  // GELU of each 16-bit float
   int (*has_avx512_bf16)(void);
+  void (*threadpool_params_init)(struct ggml_threadpool_params*, int threads);
+  struct ggml_threadpool* (*threadpool_new)(struct ggml_threadpool_params*);
+  void (*threadpool_free)(struct ggml_threadpool*);
+  int (*omp_threads)(void);  // of the calling thread's team; NULL if ggml has no OpenMP
 };
 
 // Everything else that the library defines is visible, so that it takes the place of ggml's functions.

@@ -10,6 +10,7 @@
 //   alone. Layers behind the pooling have a column for each sequence, which is computed as the only one.
 //
 // Everything else in a layer is computed token by token.
+#include "barrier.h"
 #include "ggml_abi.h"
 
 struct batch_sequences puna_sequences;
@@ -69,7 +70,7 @@ static void multiply_part(const struct ggml_compute_params* params, const struct
   out.nb[2] = out.nb[3] = (size_t)columns * out.nb[1];
   out.src[0] = &a, out.src[1] = &b;
   // All threads share the converted columns and the counter of chunks of the part before.
-  if (first) ggml.barrier(params->threadpool);
+  if (first) puna_meet_all(params->threadpool);
   in_part = true;
   ggml.mul_mat(params, &out);
   in_part = false;

@@ -72,6 +72,7 @@ _Static_assert(sizeof(struct context_parameters) == sizeof(struct ggml_init_para
 #define ggml_op mirror_op
 #define ggml_cgraph mirror_cgraph
 #define ggml_cplan mirror_cplan
+#define ggml_threadpool_params mirror_threadpool_params
 #define GGML_OP_NONE MIRROR_OP_NONE
 #define GGML_OP_ADD MIRROR_OP_ADD
 #define GGML_OP_MUL MIRROR_OP_MUL
@@ -119,6 +120,7 @@ _Static_assert(sizeof(struct context_parameters) == sizeof(struct ggml_init_para
 #undef ggml_op
 #undef ggml_cgraph
 #undef ggml_cplan
+#undef ggml_threadpool_params
 #undef quantize_row_q8_0
 #undef quantize_row_q8_1
 #undef quantize_row_q8_K
@@ -162,6 +164,14 @@ SAME(cplan, threadpool);
 SAME(cplan, abort_callback);
 SAME(cplan, abort_callback_data);
 SAME(cplan, use_ref);
+
+_Static_assert(sizeof(struct ggml_threadpool_params) == sizeof(struct mirror_threadpool_params), "size of a pool's parameters");
+// The mirror's function types, with ggml's own structs.
+#define IS(function, ...)                                                                     \
+  _Static_assert(__builtin_types_compatible_p(__typeof__(&function), __typeof__(__VA_ARGS__)), #function)
+IS(ggml_threadpool_params_init, (void (*)(struct ggml_threadpool_params*, int))0);
+IS(ggml_threadpool_new, (struct ggml_threadpool * (*)(struct ggml_threadpool_params*))0);
+IS(ggml_threadpool_free, (void (*)(struct ggml_threadpool*))0);
 
 _Static_assert(sizeof(struct ggml_tensor) == sizeof(struct mirror_tensor), "size of a tensor");
 SAME(tensor, type);
@@ -207,9 +217,6 @@ SAME(compute_params, wdata);
 SAME(compute_params, threadpool);
 SAME(compute_params, use_ref);
 
-// The mirror's function types, with ggml's own structs.
-#define IS(function, ...)                                                                     \
-  _Static_assert(__builtin_types_compatible_p(__typeof__(&function), __typeof__(__VA_ARGS__)), #function)
 typedef const struct ggml_compute_params* parameters;
 IS(llamafile_sgemm, (bool (*)(parameters, int64_t, int64_t, int64_t, const void*, int64_t, const void*, int64_t, void*,
                               int64_t, int, int, int))0);

@@ -126,6 +126,25 @@ async def test_the_graphs_of_single_tokens_are_planned_and_give_the_same_bits(
 @pytest.mark.parametrize(("kind", "threads"), [("Q8_0", 2), ("Q4_K_M", 3)])
 def test_a_single_token_is_given_up_at_any_barrier_and_evaluated_again(library, parts, quantized, kind, threads):
     context = parts(path=quantized(kind), threads=threads).context
+    before = library.puna_planned_graphs()
+    most = given_up_at_any_barrier(context, [8])
+    assert library.puna_planned_graphs() - before > most
+    # Each of the two layers has five barriers.
+    assert most > 10
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("threads", [2, 3])
+def test_a_prompt_is_given_up_at_any_barrier_and_evaluated_again(library, parts, quantized, threads):
+    context = parts(path=quantized("Q8_0"), threads=threads).context
+    before = library.puna_sleeping_graphs()
+    most = given_up_at_any_barrier(context, list(range(10, 58)))
+    assert library.puna_sleeping_graphs() - before > most
+    assert most > 20
+
+
+def given_up_at_any_barrier(context, tokens):
+    """Abort the evaluation of tokens after one node, after two and so on; return the number of aborts."""
     asked, most = 0, 0
 
     @lib.ggml_abort_callback
@@ -141,20 +160,18 @@ def test_a_single_token_is_given_up_at_any_barrier_and_evaluated_again(library, 
         return context.logits(row).copy()
 
     evaluate(0, [5, 6, 7])
-    expected = evaluate(3, [8])
-    planned, finished = library.puna_planned_graphs(), False
+    expected = evaluate(3, tokens)
+    finished = False
     lib.llama_set_abort_callback(context.pointer, stops, None)
     while not finished:
         context.truncate(0, 3)
         asked = 0
         try:
-            assert np.array_equal(evaluate(3, [8]), expected)
+            assert np.array_equal(evaluate(3, tokens), expected)
             finished = True
         except AbortedError:
             most += 1
-    assert library.puna_planned_graphs() - planned > most
-    # Each of the two layers has five barriers.
-    assert most > 10
+    return most
 
 
 @pytest.mark.kernels
