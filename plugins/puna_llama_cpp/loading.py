@@ -135,8 +135,15 @@ def planned_context(weights: Weights, spec: ModelSpec) -> Iterator[tuple[Context
             flash_attention=spec.flash_attention,
             kv_cache_type=spec.kv_cache_type,
             embeddings=is_embedding,
+            kept_states=_kept_states(weights, spec),
         )
         yield options, lazy
+
+
+def _kept_states(weights: Weights, spec: ModelSpec) -> int:
+    """Return how many older states of each sequence are kept: each takes as much memory as the newest."""
+    drafts = weights.head or bool(spec.draft_path)
+    return spec.draft_tokens if drafts and weights.architecture in architectures.GOES_BACK else 0
 
 
 def _with_context(

@@ -44,14 +44,19 @@ HEADS: Final = frozenset({EAGLE, "dflash", "gemma4-assistant"})
 _EXPERTS_ROUTER: Final = "ffn_gate_inp.weight"
 OWN_HEADS: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(
-        ("cohere2moe", "deepseek2", "deepseek32", "glm-dsa", "glm4moe"), ("nextn.eh_proj.weight", _EXPERTS_ROUTER)
+        ("cohere2moe", "deepseek2", "deepseek32", "glm-dsa", "glm4moe", "qwen35moe"),
+        ("nextn.eh_proj.weight", _EXPERTS_ROUTER),
     ),
-    **dict.fromkeys(("hy_v3", "step35"), ("nextn.eh_proj.weight",)),
+    **dict.fromkeys(("hy_v3", "qwen35", "step35"), ("nextn.eh_proj.weight",)),
 }
 """Architectures whose files may have a layer behind the last one that drafts for the model (MTP, NextN).
 
-Each with the tensors of that layer without which llama.cpp loads it, and aborts when it runs. Recurrent and hybrid
-models, of which llama.cpp has heads too, are left out: their rejected tokens cannot be removed.
+Each with the tensors of that layer without which llama.cpp loads it, and aborts when it runs.
+"""
+GOES_BACK: Final = frozenset({"qwen35", "qwen35moe"})
+"""Architectures with a recurrent state of which llama.cpp can keep older ones, so that draft tokens can be rejected.
+
+It can for others too, whose heads do not run yet, or whose drafts change the last bits of a text (deepseek4).
 """
 SEVERAL_HEADS: Final = frozenset({"hy_v3", "step35"})
 """Those of which a file may have several such layers, one for each token ahead. Only the first is run.

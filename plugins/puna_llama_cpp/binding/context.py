@@ -1,6 +1,7 @@
 """A llama.cpp context: evaluates batches, and holds the memory (KV cache) of its sequences."""
 
 import ctypes
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,6 +57,8 @@ class ContextOptions:
     embeddings: bool = False
     head: bool = False
     """Run the head that is in the file of a model instead of the model; its weights must have been loaded."""
+    kept_states: int = 0
+    """For a recurrent state: how many older ones are kept, so that so many draft tokens can be rejected."""
     target: Any = None
     """For a head in a file of its own: the Context of the model, whose embeddings and output matrix it may use."""
 
@@ -93,7 +96,7 @@ SCORED_OUTPUTS: Final = 24
 
 
 class AbortedError(Exception):
-    """The evaluation was aborted. The caller must truncate each sequence to where the batch began."""
+    """The evaluation was aborted. The caller must `undo` each sequence to where the batch began."""
 
 
 class Context:
@@ -120,6 +123,7 @@ class Context:
         # llama.cpp's own timers are not used, and read a clock for each evaluation.
         parameters.no_perf = True
         parameters.embeddings = options.embeddings
+        parameters.n_rs_seq = options.kept_states
         if options.head:
             parameters.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP
         if options.target is not None:
@@ -154,12 +158,13 @@ class Context:
         """The slot that was copied last, and its state in `_copied`."""
         self._memory_pointer = lib.llama_get_memory(pointer)
         self.has_memory = bool(self._memory_pointer)
-        # A recurrent state summarizes all tokens so far, and nothing can be removed from it.
-        self.supports_partial_removal = self.has_memory and not (
-            lib.llama_model_is_recurrent(weights.pointer) or lib.llama_model_is_hybrid(weights.pointer)
-        )
+        # A recurrent state summarizes all tokens so far, and nothing can be removed from it. A head has none.
+        recurrent = lib.llama_model_is_recurrent(weights.pointer) or lib.llama_model_is_hybrid(weights.pointer)
+        self.supports_partial_removal = self.has_memory and (options.head or not recurrent)
+        self.most_draft_tokens = sys.maxsize if self.supports_partial_removal else int(lib.llama_n_rs_seq(pointer))
+        """Draft tokens of a sequence that `reject` can remove."""
         undrafted = architectures.MASKED_FIRST_ROW | architectures.OTHER_GRAPH_FOR_ONE_TOKEN
-        self.accepts_drafts = self.supports_partial_removal and weights.architecture not in undrafted
+        self.accepts_drafts = self.most_draft_tokens > 0 and weights.architecture not in undrafted
         """True if draft tokens may be evaluated: rejected ones can be removed, and change nothing else."""
         self._window = max(int(lib.llama_model_n_swa(weights.pointer)), 0)
         self.can_shift = (
@@ -292,6 +297,23 @@ class Context:
 
         That is the position, or 0 if llama.cpp could only remove all of it (recurrent models).
         """
+        if not self.supports_partial_removal and position <= lib.llama_memory_seq_pos_max(self._memory, slot):
+            # llama.cpp would take an older state for that of the position, even one from before the last batch.
+            position = 0
+        return self._remove(slot, position)
+
+    def reject(self, slot: int, position: int) -> int:
+        """Remove draft tokens of the last batch like `truncate`, also from a recurrent state, and once only."""
+        return self._remove(slot, position)
+
+    def undo(self, slot: int, position: int) -> int:
+        """Remove what an aborted batch added to a sequence from a position on, like `truncate`.
+
+        Of a recurrent state with older ones nothing is left: llama.cpp has gone back to one that the batch never wrote.
+        """
+        return self.truncate(slot, position if self.most_draft_tokens in (0, sys.maxsize) else 0)
+
+    def _remove(self, slot: int, position: int) -> int:
         # The saved state is a snapshot that a truncated slot no longer matches.
         if self._saved_state and self._saved_state[0] == slot:
             self._saved_state = None

@@ -120,7 +120,7 @@ class BatchBuilder:
         rows = min(_MAX_ROWS if decoding == 1 else _MAX_SHARED_ROWS, self._context.max_outputs)
         # Padding may take the place of up to two tokens for each gap between slots.
         rows = min(rows, self._context.batch_size - MAX_PADDING_GAP * decoding)
-        return max(rows // decoding - 1, 0)
+        return min(max(rows // decoding - 1, 0), self._context.most_draft_tokens)
 
     def _drafts(self, shares: list[BatchShare[Sequence]], decoding: int, draft_limit: int) -> dict[int, Draft]:
         """Return the draft tokens of each slot."""

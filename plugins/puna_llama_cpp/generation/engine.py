@@ -359,7 +359,7 @@ class Engine:
             for sequence in sequences:
                 # The result is 0 where llama.cpp cannot remove a part (recurrent models). The sequence then starts
                 # over.
-                sequence.evaluated = self._slots.truncate(sequence, sequence.evaluated)
+                sequence.evaluated = self._slots.undo(sequence)
             return
         except BackendError as error:
             self._output.fail(sequences, error)

@@ -118,12 +118,13 @@ class OutputProcessor:
         """Sample the next token, and one more for each draft token that is accepted."""
         draft = entry.draft.tokens
         sequence.drafted += len(draft)
+        sequence.unaccepted = len(draft)
         accepted, over = self._sample_drafted(sequence, entry.row, draft)
         if draft and self._speculator is not None:
             self._speculator.observe(sequence.request.cache_salt, entry.draft, accepted)
         # The rejected draft tokens stand in the cache behind the accepted ones. The end of a sequence removes them too.
-        if accepted < len(draft) and not over:
-            self._slots.truncate(sequence, sequence.evaluated)
+        if not over:
+            self._slots.reject(sequence)
 
     def _sample_drafted(self, sequence: Sequence, row: int, draft: list[int]) -> tuple[int, bool]:
         """Sample tokens from the rows from `row` on.
@@ -142,6 +143,7 @@ class OutputProcessor:
                 return accepted + over, over
             accepted += 1
             sequence.accepted += 1
+            sequence.unaccepted -= 1
             sequence.evaluated += 1
 
     def _sample_one(self, sequence: Sequence, row: int) -> bool:

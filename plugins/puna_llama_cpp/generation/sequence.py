@@ -69,6 +69,8 @@ class Sequence:
         """Draft tokens that were evaluated."""
         self.accepted = 0
         """How many of them were the tokens that were sampled then."""
+        self.unaccepted = 0
+        """Draft tokens in the cache behind the evaluated ones, while those of a batch are compared."""
         self.initially_cached = sys.maxsize
         """How many tokens were cached when the sequence arrived: where its evaluation would begin if it were alone."""
         self._text = TextAssembly(request.stop)

@@ -279,9 +279,24 @@ class Slots:
         position = sequence.images.position(index)
         return index if self._context.truncate(sequence.slot, position) == position else 0
 
+    def undo(self, sequence: Sequence) -> int:
+        """Remove what an aborted batch added to a sequence. Return the index at which its cache ends now, or 0."""
+        index = sequence.images.align_down(sequence.evaluated)
+        position = sequence.images.position(index)
+        return index if self._context.undo(sequence.slot, position) == position else 0
+
+    def reject(self, sequence: Sequence) -> None:
+        """Remove the draft tokens of a sequence that were not accepted."""
+        if sequence.unaccepted:
+            sequence.unaccepted = 0
+            position = sequence.images.position(sequence.evaluated)
+            if self._context.reject(sequence.slot, position) != position:
+                sequence.evaluated = 0
+
     def release(self, sequence: Sequence) -> None:
         """Free a sequence's slot, which keeps the tokens for reuse."""
         slot = self._slots[sequence.slot]
+        self.reject(sequence)
         tokens = sequence.reusable_tokens
         # After a context shift less may be reusable than the slot can be truncated to.
         slot.cached_tokens = tokens if len(tokens) >= slot.shortest_cut else []

@@ -11,6 +11,7 @@ from tools.architectures import make
 
 from puna.backend import Sampling, SequenceRequest
 from puna_llama_cpp.binding.batch import Batch
+from puna_llama_cpp.binding.context import AbortedError
 from puna_llama_cpp.generation.draft_head import WAITING_TOKENS, Head
 from puna_llama_cpp.generation.draft_policy import NO_DRAFT, Learned, StepCosts
 from puna_llama_cpp.generation.drafter import Asked
@@ -23,10 +24,13 @@ GREEDY = Sampling(temperature=0)
 HEAD = {"context_length": 512, "draft_tokens": 4}
 
 
+OUTPUTS = tuple(f"{name}.weight" for name in ("attn_output", "ssm_out", "ffn_down", "ffn_down_exps", "ffn_down_shexp"))
+
+
 def make_equal(weights):
     """Make the model name a token by the last one alone, and the head do the same."""
     for name, values in weights.items():
-        if name.endswith(("attn_output.weight", "ffn_down.weight", "ffn_down_exps.weight", "ffn_down_shexp.weight")):
+        if name.endswith(OUTPUTS):
             values[:] = 0
         if name.endswith(("nextn.enorm.weight", "nextn.shared_head_norm.weight", "output_norm.weight")):
             values[:] = 1
@@ -45,12 +49,14 @@ def files(tmp_path_factory):
     make.make(folder / "eagle.gguf", "eagle3")
     make.make(folder / "random.gguf", "hy_v3", experts=True, heads=1)
     make.make(folder / "equal.gguf", "hy_v3", experts=True, heads=1, change=make_equal)
+    make.make(folder / "hybrid.gguf", "qwen35moe", experts=True, heads=1)
+    make.make(folder / "equal-hybrid.gguf", "qwen35", heads=1, change=make_equal)
     return folder
 
 
-@pytest.fixture
-def equal(files):
-    return {"path": str(files / "equal.gguf")}
+@pytest.fixture(params=["equal", "equal-hybrid"])
+def equal(files, request):
+    return {"path": str(files / f"{request.param}.gguf")}
 
 
 @pytest.fixture
@@ -237,7 +243,10 @@ async def test_all_tokens_of_an_equal_head_are_accepted(load, write, equal, only
         assert end.accepted_draft_tokens == end.draft_tokens >= 0.7 * end.output_tokens
 
 
-@pytest.mark.parametrize(("name", "draft"), [("random", None), ("equal", None), ("llama", "eagle")])
+@pytest.mark.parametrize(
+    ("name", "draft"),
+    [("random", None), ("equal", None), ("hybrid", None), ("equal-hybrid", None), ("llama", "eagle")],
+)
 async def test_no_token_changes_the_text(load, write, files, name, draft, cheap):
     """Also beside drafts from earlier text, behind cached prompts, and for sampled answers."""
     path = {"path": str(files / f"{name}.gguf"), "parallel": 2}
@@ -283,7 +292,8 @@ async def test_sequences_beside_each_other_and_in_one_slot_keep_their_texts(load
         assert texts == (await write(plain, max_tokens=90, **each))[0]
 
 
-async def test_a_shifted_context_keeps_its_text(load, write, equal, only_head):
+async def test_a_shifted_context_keeps_its_text(load, write, files, only_head):
+    equal = {"path": str(files / "equal.gguf")}
     request = {"max_tokens": 330, "sampling": Sampling(temperature=0, logit_bias={2: -1000}), "keep_tokens": 5}
     plain = await load(parallel=1, context_length=256, **equal)
     model = await load(parallel=1, context_length=256, draft_tokens=4, **equal)
@@ -291,3 +301,56 @@ async def test_a_shifted_context_keeps_its_text(load, write, equal, only_head):
     assert end.output_tokens > 300
     assert texts == (await write(plain, "hello", **request))[0]
     assert end.accepted_draft_tokens > 50
+
+
+def test_a_recurrent_state_goes_back_to_the_last_accepted_token(parts, files):
+    """Also where it is copied then, and not to a token of an earlier batch."""
+    opened = parts(path=str(files / "hybrid.gguf"), parallel=3, **HEAD)
+    context, text = opened.context, TEXT[:40]
+    expected = logits_behind(context, 2, text, 0)
+    context.truncate(0, 0)
+    logits_behind(context, 0, [*text[:30], 7, 8, 9], 0)
+    logits_behind(context, 0, [*text[:33], 7, 8, 9], 30, reject=3)
+    assert context.copy(0, 1)
+    assert np.array_equal(logits_behind(context, 0, text, 33), expected)
+    assert np.array_equal(logits_behind(context, 1, text, 33), expected)
+    assert context.truncate(0, 39) == 0
+    assert context.truncate(1, 40) == 40
+
+
+def test_a_recurrent_state_is_gone_after_an_aborted_batch(parts, files):
+    """llama.cpp goes back by itself, to a state that the batch has not written."""
+    context, text = parts(path=str(files / "hybrid.gguf"), parallel=2, **HEAD).context, TEXT[:40]
+    expected = logits_behind(context, 1, text, 0)
+    logits_behind(context, 0, text[:30], 0)
+    logits_behind(context, 0, text[:38], 30)
+    context.set_abort(True)
+    with pytest.raises(AbortedError):
+        logits_behind(context, 0, [*text[:38], 7, 8], 38)
+    context.set_abort(False)
+    assert np.array_equal(logits_behind(context, 0, text, context.undo(0, 38)), expected)
+
+
+def logits_behind(context, slot, tokens, start, reject=0):
+    """Evaluate tokens from `start` on, one after the other at the end, and return the logits of the last one."""
+    batch = Batch(context.batch_size)
+    batch.add(slot, context.reject(slot, start), tokens[start:], output=True)
+    context.decode(batch)
+    found = context.logits(len(tokens) - start - 1).copy()
+    if reject:
+        assert context.reject(slot, len(tokens) - reject) == len(tokens) - reject
+    return found
+
+
+async def test_a_conversation_goes_on_behind_rejected_tokens(load, write, files, only_head):
+    """The state of a slot is that of its text, wherever an answer ended among draft tokens."""
+    path = {"path": str(files / "hybrid.gguf"), "parallel": 2}
+    plain, model = await load(context_length=512, **path), await load(**path, **HEAD)
+    prompt, cached, drafted = "the wind", 0, 0
+    for number in range(12):
+        request = {"sampling": Sampling(seed=number, temperature=0.8), "max_tokens": 3 + number}
+        texts, end = await write(model, prompt, **request)
+        assert texts == (await write(plain, prompt, **request))[0]
+        prompt, cached, drafted = prompt + "".join(texts), cached + end.cached_prompt_tokens, drafted + end.draft_tokens
+    assert cached > 100
+    assert drafted > 10
