@@ -14,15 +14,19 @@ from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 BYTES = 64 << 20
 
 
+def trim_heap():
+    """Give freed memory back. It would count, and it would serve again for a buffer, resident already."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @pytest.fixture
 def make():
     """Makes buffers of the CPU; every one is freed at the end."""
     buffers = []
 
     def make():
-        # Memory that earlier tests have freed would serve again, and it is resident already.
-        if sys.platform.startswith("linux"):
-            ctypes.CDLL(None).malloc_trim(0)
+        trim_heap()
         buffer = libggml.ggml_backend_buft_alloc_buffer(libggml.ggml_backend_cpu_buffer_type(), ctypes.c_size_t(BYTES))
         buffers.append(ctypes.c_void_p(buffer))
         return buffers[-1]
@@ -42,6 +46,7 @@ def content(buffer):
 
 
 def resident():
+    trim_heap()
     return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 
