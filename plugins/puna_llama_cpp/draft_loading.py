@@ -73,6 +73,10 @@ def open_draft(
     wanted = spec.draft_tokens > 0 and bool(spec.backend_options.get("speculative_decoding", True))
     if not wanted or target.embeds_only or not (spec.draft_path or target.head):
         return None
+    if not context.accepts_drafts:
+        if spec.draft_path:
+            log.warning("no tokens are drafted for %s: %s takes no drafts", spec.name or spec.path, target.architecture)
+        return None
     try:
         with ExitStack() as stack:
             weights = None

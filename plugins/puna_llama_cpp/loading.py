@@ -164,9 +164,7 @@ def _with_context(
         # Lazy slots beyond the first take memory only once they are used. They count only if a setting asked for them.
         counted_slots = 1 if lazy and not spec.parallel else slots
         facts = _facts(weights, context, projector, options, counted_slots)
-        draft = None
-        if context.accepts_drafts:
-            draft = open_draft(spec, weights, context, options, is_cancelled, lazy=lazy)
+        draft = open_draft(spec, weights, context, options, is_cancelled, lazy=lazy)
         if draft is not None:
             size, on_gpus = _logged_bytes(options, counted_slots)
             shared, shared_on_gpus = draft.weights.shared_bytes if draft.weights else (0, 0)

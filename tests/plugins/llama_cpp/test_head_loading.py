@@ -37,6 +37,9 @@ def files(tmp_path_factory):
     make.make(folder / "other.gguf", "cohere2moe", experts=True, heads=1)
     make.make(folder / "m-rope.gguf", "glm4moe", experts=True, heads=1)
     make.make(folder / "hybrid.gguf", "qwen35", heads=1)
+    make.make(folder / "hybrid-head.gguf", "qwen35", heads=1, change=leave_out("blk.0.", "blk.1."))
+    make.make(folder / "plain-hybrid.gguf", "qwen35")
+    make.make(folder / "next.gguf", "qwen3next", experts=True, heads=1)
     make.make(folder / "eagle.gguf", "eagle3")
     make.make(folder / "gemma.gguf", "gemma3")
     return folder
@@ -122,16 +125,30 @@ def test_an_eagle_head_is_left_out_for_other_models(opened, files, caplog):
     assert opened("gemma", path=narrow, draft_path=str(files / "eagle.gguf")).speculator.model is None
 
 
+def test_a_head_for_a_model_that_takes_no_drafts_is_left_out(opened, files, caplog):
+    assert opened("next", draft_path=str(files / "next.gguf")).speculator is None
+    assert "qwen3next takes no drafts" in caplog.text
+
+
 def test_an_unknown_version_of_llama_cpp_runs_no_head(opened, monkeypatch):
     monkeypatch.setattr(hidden_states, "available", lambda: False)
     assert opened("model").speculator.model is None
 
 
-@pytest.mark.parametrize("name", ["model", "head", "two"])
-async def test_a_head_in_a_file_of_its_own_drafts(opened, load, write, files, name):
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("plain", "model"),
+        ("plain", "head"),
+        ("plain", "two"),
+        ("plain-hybrid", "hybrid"),
+        ("plain-hybrid", "hybrid-head"),
+    ],
+)
+async def test_a_head_in_a_file_of_its_own_drafts(opened, load, write, files, target, name):
     draft = {"draft_path": str(files / f"{name}.gguf"), "draft_tokens": 4}
-    assert opened("plain", **draft).speculator.head is not None
-    path = {"path": str(files / "plain.gguf"), "context_length": 512}
+    assert opened(target, **draft).speculator.head is not None
+    path = {"path": str(files / f"{target}.gguf"), "context_length": 512}
     texts, end = await write(await load(**path, **draft), "the wind and", max_tokens=60)
     assert texts == (await write(await load(**path), "the wind and", max_tokens=60))[0]
     assert end.draft_tokens > 0
