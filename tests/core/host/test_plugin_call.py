@@ -46,17 +46,18 @@ async def test_a_call_that_cancels_itself_is_not_cancelled_by_its_waiter(waits):
 
 
 async def test_cancelling_the_waiter_cancels_the_call_and_waits_for_its_end():
-    done = []
+    begun, done = asyncio.Event(), []
 
     async def call():
         try:
+            begun.set()
             await asyncio.sleep(60)
         finally:
             await asyncio.sleep(0.02)
             done.append("cleaned up")
 
     waiting = asyncio.create_task(attempt(call))
-    await asyncio.sleep(0.01)
+    await begun.wait()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

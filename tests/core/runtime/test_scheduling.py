@@ -193,14 +193,21 @@ async def test_a_load_without_progress_loses_its_turn(provider):
     await scheduler.close()
 
 
-async def test_progress_keeps_the_turn(provider):
-    scheduler = Scheduler(provider, 0.2)
+async def test_progress_keeps_the_turn(provider, monkeypatch):
+    loop = asyncio.get_running_loop()
+    passed, clock = 0.0, loop.time
+    monkeypatch.setattr(loop, "time", lambda: clock() + passed)
+    scheduler = Scheduler(provider, 1000.0)
     first, second = wait(scheduler, "a"), wait(scheduler, "b")
     await settle()
     for step in range(10):
         provider.jobs["a"].report(Loading(step / 10))
-        await asyncio.sleep(0.05)
-    assert provider.begun == ["a"]
+        passed += 700.0
+        await settle()
+        assert provider.begun == ["a"]
+    passed += 700.0
+    await settle()
+    assert provider.begun == ["a", "b"]
     for each in (first, second):
         each.cancel()
     await scheduler.close()

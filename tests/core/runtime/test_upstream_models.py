@@ -1,5 +1,6 @@
 import asyncio
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,6 +44,12 @@ def names(offers):
     return [each.name for each in offers]
 
 
+async def settle():
+    """Let a question that the upstream answers at once come to its end."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def test_models_have_the_name_of_their_backend(listing):
     found = await listing(Upstream(["a", "org/b", "c:7b", "org:x/d"])).all()
     assert names(found) == ["up/a:latest", "up/org/b:latest", "up/c:7b", "up/org:x/d:latest"]
@@ -73,7 +80,7 @@ async def test_an_old_answer_is_shown_while_the_next_is_on_its_way(listing, monk
     await models.all()
     monkeypatch.setattr(upstream_models, "FRESH_SECONDS", 0.0)
     assert names(await models.all()) == ["up/a:latest"]
-    await asyncio.sleep(0.01)
+    await settle()
     assert names(await models.all()) == ["up/b:latest"]
 
 
@@ -99,7 +106,7 @@ async def test_a_failure_keeps_the_last_answer_and_is_logged_once(listing, caplo
     seen = []
     for _ in range(6):
         seen += names(await models.all())
-        await asyncio.sleep(0.01)
+        await settle()
     assert seen == ["up/a:latest"] * 5 + ["up/b:latest"]
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == ["it is down", "it is odd"]
 
@@ -149,19 +156,19 @@ async def test_the_number_of_models_is_bounded(listing):
     assert len(await listing(Upstream([str(number) for number in range(50)]), most=7).all()) == 7
 
 
-async def test_the_wait_is_counted_from_the_question(listing):
-    models = listing(Upstream(60.0), wait_seconds=0.2)
-    async with asyncio.timeout(5):
-        await models.all()
-    begun = asyncio.get_running_loop().time()
-    for _ in range(20):
-        await models.all()
-    assert asyncio.get_running_loop().time() - begun < 0.2
+async def test_the_wait_is_counted_from_the_question(listing, monkeypatch):
+    monkeypatch.setattr(upstream_models, "time", SimpleNamespace(monotonic=lambda: now))
+    now = 1000.0
+    models = listing(Upstream(60.0), wait_seconds=600.0)
+    models.prefetch()
+    now += 600.0
+    async with asyncio.timeout(60):
+        assert await models.all() == []
 
 
 async def test_models_are_asked_for_ahead(listing):
     upstream = Upstream(["a"])
     models = listing(upstream)
     models.prefetch()
-    await asyncio.sleep(0.01)
+    await settle()
     assert (names(await models.all()), upstream.asked) == (["up/a:latest"], 1)
