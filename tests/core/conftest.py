@@ -32,6 +32,10 @@ class Journal:
     def lines(self):
         return self.path.read_text().splitlines() if self.path.exists() else []
 
+    def note(self, line):
+        with self.path.open("a") as file:
+            file.write(f"{line}\n")
+
     async def until(self, line, times=1):
         for _ in range(2000):
             if self.lines().count(line) >= times:

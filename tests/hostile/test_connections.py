@@ -138,8 +138,8 @@ def _running(server):
 def test_when_all_are_at_work_others_are_refused(server):
     with ExitStack() as held:
         for _ in range(40):
-            held.enter_context(connect(server.url)).sendall(generating("@wait 2 a"))
-        time.sleep(1)
+            held.enter_context(connect(server.url)).sendall(generating("@wait 600 a"))
+        wait_until(lambda: _running(server) == 40)
         refused = exchange(server.url, head("GET /api/version HTTP/1.1"))
         assert status(refused) == 503
         assert b"Retry-After: 1\r\n" in refused

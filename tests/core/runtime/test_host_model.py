@@ -235,11 +235,11 @@ async def test_pieces_that_came_before_the_crash_are_handed_out(load_hosted):
 
 
 @pytest.mark.parametrize("prompt", ["a @wait 60", "a @hang"])
-async def test_a_host_that_hangs_is_killed_and_all_that_wait_for_it_hear_of_it(load_hosted, prompt):
+async def test_a_host_that_hangs_is_killed_and_all_that_wait_for_it_hear_of_it(load_hosted, journal, prompt):
     deaths = []
     model = await load_hosted(on_death=lambda: deaths.append(1), timeouts=HangTimeouts(silence=1.0), parallel=2)
     running = asyncio.ensure_future(collect(model, prompt))
-    await asyncio.sleep(0.2)
+    await journal.until("start" if "wait" in prompt else "hangs")
     os.kill(model.pid, signal.SIGSTOP if "wait" in prompt else signal.SIGCONT)
     calls = [running, collect(model, "a"), model.tokenize("a", add_special=True, parse_special=True)]
     async with asyncio.timeout(10):
@@ -262,7 +262,7 @@ async def test_a_host_that_hangs_while_idle_is_noticed(load_hosted):
 
 async def test_work_that_makes_no_step_is_a_hang_too(load_hosted):
     model = await load_hosted(timeouts=HangTimeouts(step=1.0))
-    assert await collect(model, "@prefill 10 0.3 a")  # longer, but step by step
+    assert await collect(model, "@prefill 15 0.1 a")  # longer, but step by step
     await asyncio.sleep(1.5)  # without work
     with pytest.raises(BackendCrashedError, match=r"its work has made no step for 1 seconds$"):
         await collect(model, "a @wait 60")

@@ -305,7 +305,7 @@ async def test_a_call_that_hangs_is_found_beside_others_that_go_on(hostile):
 
 @pytest.mark.parametrize("word", ["gen_ignores_cancel", "gen_never_closes"])
 async def test_a_generator_that_does_not_close_holds_up_no_other(hostile, journal, word):
-    model = await hostile(timeouts=HangTimeouts(step=2.0), journal=str(journal.path))
+    model = await hostile(journal=str(journal.path))
     running = asyncio.ensure_future(collect(model, word))
     await journal.until("start")
     running.cancel()

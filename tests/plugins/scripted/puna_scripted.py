@@ -16,7 +16,8 @@ Prompts: words that are given back one piece each, with commands among them:
 
 Options: load = "refuse", "memory", "memory above 4096", "raise", "exit", "crash", "kill", "kill once", "slow", "stall",
 "chatter";
-size_bytes; journal = a file that hears what happens. An adapter called @X does what load = X does.
+size_bytes; journal = a file that hears what happens; the line "go on" in it ends the load "stall".
+An adapter called @X does what load = X does.
 """
 
 import asyncio
@@ -73,9 +74,18 @@ class Scripted(LoadedModel):
             with Path(str(self._options["journal"])).open("a") as file:
                 file.write(f"{line}\n")
 
-    def loads(self) -> int:
-        """Number of loads in the journal."""
-        return Path(str(self._options["journal"])).read_text().splitlines().count("loading")
+    def noted(self, line: str) -> int:
+        """Number of such lines in the journal, if there is one."""
+        if "journal" not in self._options:
+            return 0
+        return Path(str(self._options["journal"])).read_text().splitlines().count(line)
+
+    async def resumed(self, seconds: float) -> None:
+        """Wait until a test writes "go on" into the journal, but not longer than some seconds."""
+        for _ in range(int(seconds / 0.05)):
+            if self.noted("go on"):
+                break
+            await asyncio.sleep(0.05)
 
     async def generate(self, request: SequenceRequest, /) -> AsyncGenerator[SequenceEvent]:
         self.note("start")
@@ -110,6 +120,7 @@ class Scripted(LoadedModel):
             while True:
                 yield TextDelta("x")
         elif word == "@hang":
+            self.note("hangs")
             while True:
                 pass
         elif word == "@ignore":
@@ -195,7 +206,7 @@ class ScriptedBackend(Backend):
                 os.kill(os.getpid(), signal.SIGILL)
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            case "kill once" if model.loads() == 1:
+            case "kill once" if model.noted("loading") == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "slow":
                 for step in range(10):
@@ -207,6 +218,6 @@ class ScriptedBackend(Backend):
                     await asyncio.sleep(0.15)
             case "stall":
                 say("stuck")
-                await asyncio.sleep(60)
+                await model.resumed(60)
         report(1.0)
         return model
