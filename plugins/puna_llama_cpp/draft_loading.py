@@ -1,11 +1,12 @@
 """Opens what drafts for a model: a second, small model (`generation.draft_model`), or a head (`generation.draft_head`).
 
-A head is in the model's own file, behind its last layer, or in a file of its own: of the same architecture, or EAGLE-3.
+A head is in the model's own file, behind its last layer, or in a file of its own: of the same architecture, EAGLE-3,
+or an assistant of Gemma 4.
 It is used where `draft_tokens` asks for drafts, which is the default only for a file of its own.
 
 Drafting concerns only speed. A file that cannot be used is left out with a warning, and the model runs without it: one
 that llama.cpp cannot load alone, a model that is no plain language model, or one with another vocabulary, or a head of
-another kind (DFlash, Gemma's assistants).
+another kind (DFlash).
 """
 
 import logging
@@ -20,6 +21,7 @@ import llama_cpp.llama_cpp as lib
 from puna.backend import InvalidRequestError, ModelSpec
 from puna.gguf import reader as gguf
 from puna_llama_cpp.binding import architectures, heads, hidden_states
+from puna_llama_cpp.binding.assistants import misfit
 from puna_llama_cpp.binding.context import Context, ContextOptions
 from puna_llama_cpp.binding.lazy_memory import lazily_zeroed
 from puna_llama_cpp.binding.machine import threads_for
@@ -43,6 +45,11 @@ class OpenedDraft:
     context: Context
     layers: tuple[int, ...] | None = None
     """For a head, the layers of the model that it reads; none: what the last one makes."""
+
+    @property
+    def reads_cache(self) -> bool:
+        """Whether it is a head that reads the KV cache of the model, which must have been empty when it was opened."""
+        return self.weights is not None and self.weights.architecture in architectures.ASSISTANTS
 
     def close(self) -> None:
         """Free both."""
@@ -80,7 +87,7 @@ def open_draft(
     try:
         with ExitStack() as stack:
             weights = None
-            is_head = not spec.draft_path or _is_head(spec.draft_path, target)
+            is_head = not spec.draft_path or _is_head(spec, target)
             if spec.draft_path:
                 own = replace(spec, path=spec.draft_path, adapter_paths=(), projector_paths=(), draft_path=None)
                 weights = Weights(own, lambda _: None, is_cancelled, allocate=allocate, head=is_head)
@@ -90,7 +97,9 @@ def open_draft(
                 captured_log().clear()
             found = weights or target
             layers = _layers_read(found, target) if is_head else None
-            own_options = replace(_options(options, found, spec), head=layers == (), target=context if layers else None)
+            own_options = replace(
+                _options(options, found, spec), head=layers == (), target=context if is_head else None
+            )
             with lazily_zeroed(wanted=lazy):
                 draft = Context(found, own_options)
             stack.callback(draft.close)
@@ -115,10 +124,16 @@ def _layers_read(head: Weights, target: Weights) -> tuple[int, ...]:
     raise _UnusableError("its head does not read the states of the model")
 
 
-def _is_head(path: str, target: Weights) -> bool:
-    """Return whether a file is used as a head. Raises _UnusableError if it is no draft model either."""
+def _is_head(spec: ModelSpec, target: Weights) -> bool:
+    """Return whether the draft file is used as a head. Raises _UnusableError if it is no draft model either."""
+    path = spec.draft_path or ""
     try:
         file = gguf.read(Path(path))
+        if file.architecture in architectures.ASSISTANTS and hidden_states.available():
+            both = (gguf.read(Path(each), arrays=True, tokenizer=False) for each in (path, spec.path))
+            if reason := misfit(*both):
+                raise _UnusableError(reason)
+            return True
     except (gguf.GGUFError, OSError) as error:
         raise _UnusableError(str(error)) from error
     architecture, known = file.architecture, hidden_states.available()

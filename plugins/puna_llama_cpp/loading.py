@@ -21,6 +21,7 @@ from puna_llama_cpp.binding.turns import LOADING
 from puna_llama_cpp.binding.weights import Weights
 from puna_llama_cpp.draft_loading import OpenedDraft, open_draft
 from puna_llama_cpp.embeddings.model import EmbeddingModel
+from puna_llama_cpp.generation.assistant import Assistant
 from puna_llama_cpp.generation.draft_head import Head
 from puna_llama_cpp.generation.draft_model import DraftModel
 from puna_llama_cpp.generation.drafter import Drafter
@@ -225,7 +226,8 @@ def _speculator(spec: ModelSpec, weights: Weights, context: Context, draft: Open
     history = int(str(spec.backend_options.get("draft_history_tokens", _DRAFT_HISTORY_TOKENS)))
     model: Drafter | None = None
     if draft is not None and draft.layers is not None:
-        model = Head(draft, spec.draft_tokens, weights, context)
+        kind = Assistant if draft.reads_cache else Head
+        model = kind(draft, spec.draft_tokens, weights, context)
     elif draft is not None and draft.weights is not None:
         model = DraftModel(draft.weights, draft.context, spec.draft_tokens, weights)
     return Speculator(history, weights.vocabulary.tokenize_continuation, model)

@@ -124,6 +124,22 @@ SHAPES: dict[str, Shape] = {
             "rope.freq_base_swa": 10000.0,
         },
     ),
+    # A head for that model, which reads its keys and values. It is wider than the model, so that it can do all that the
+    # model's last layer does.
+    "gemma4-assistant": replace(
+        _PLAIN,
+        hidden=512,
+        more={
+            "embedding_length_out": 256,
+            "nextn_predict_layers": 2,
+            "attention.sliding_window_pattern": [True, False],
+            "attention.key_length": 64,
+            "attention.value_length": 64,
+            "attention.key_length_swa": 64,
+            "attention.value_length_swa": 64,
+            "rope.freq_base_swa": 10000.0,
+        },
+    ),
     # llama.cpp has keys and values in the first twenty layers only.
     "gemma3n": replace(_PLAIN, layers=22, hidden=128, heads=2, kv_heads=1, forward=128),
     "arwkv7": replace(_PLAIN, more={"token_shift_count": 1}),

@@ -91,8 +91,38 @@ def _write(writer: gguf.GGUFWriter) -> None:
     writer.close()
 
 
+def _assistant_tensors(values: Mapping[str, Value]) -> dict[str, Tensor]:
+    """Return the tensors of an assistant of Gemma 4. llama.cpp aborts when it is asked for them."""
+    sizes = [values[key] for key in ("embedding_length", "embedding_length_out", "feed_forward_length", "vocab_size")]
+    width, state, forward, tokens, heads, head = map(
+        int, [*sizes, values["attention.head_count"], values["attention.key_length"]]
+    )
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (tokens, width),
+        "output_norm.weight": (width,),
+        "nextn.pre_projection.weight": (width, 2 * state),
+        "nextn.post_projection.weight": (state, width),
+        "rope_freqs.weight": (head // 2,),
+    }
+    for layer in range(int(values["block_count"])):
+        norms = "attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"
+        of_layer = {
+            **dict.fromkeys(norms, (width,)),
+            "attn_q": (heads * head, width),
+            "attn_q_norm": (head,),
+            "attn_output": (width, heads * head),
+            "layer_output_scale": (1,),
+            **dict.fromkeys(("ffn_gate", "ffn_up"), (forward, width)),
+            "ffn_down": (width, forward),
+        }
+        shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in of_layer.items()}
+    return {name: Tensor(shape, gguf.GGMLQuantizationType.F32) for name, shape in shapes.items()}
+
+
 def wanted_tensors(architecture: str, values: Mapping[str, Value]) -> dict[str, Tensor]:
     """Ask llama.cpp which tensors a model of this metadata has. Raises RefusedError."""
+    if architecture == "gemma4-assistant":
+        return _assistant_tensors(values)
     found: dict[str, Tensor] = {}
     name_of = ggml.function("ggml_get_name", c_char_p, c_void_p)
     dimensions_of = ggml.function("ggml_n_dims", ctypes.c_int, c_void_p)

@@ -158,10 +158,13 @@ def is_gguf(path: Path) -> bool:
         return file.read(4) in (MAGIC, MAGIC_SWAPPED)
 
 
-def read(path: Path, *, arrays: bool = False) -> GGUF:
-    """Read the header of a file, with the elements of arrays if `arrays`. Raises GGUFError and OSError."""
+def read(path: Path, *, arrays: bool = False, tokenizer: bool = True) -> GGUF:
+    """Read the header of a file, with the elements of arrays if `arrays`. Raises GGUFError and OSError.
+
+    Without `tokenizer`, its arrays are skipped, which are most of the header.
+    """
     with path.open("rb") as file:
-        return _Reader(file).gguf(arrays=arrays)
+        return _Reader(file).gguf(arrays=arrays, tokenizer=tokenizer)
 
 
 def peek(path: Path) -> GGUF:
@@ -216,10 +219,10 @@ class _Reader:
             raise GGUFError(f"{what} {number} exceeds maximum {most}")
         return number
 
-    def gguf(self, *, arrays: bool) -> GGUF:
+    def gguf(self, *, arrays: bool, tokenizer: bool = True) -> GGUF:
         metadata: dict[str, object] = {}
         kinds: dict[str, int] = {}
-        for key, kind, value in self.metadata(arrays=arrays):
+        for key, kind, value in self.metadata(arrays=arrays, tokenizer=tokenizer):
             metadata[key], kinds[key] = value, kind
         tensors = tuple([self._tensor() for _ in range(self._tensors)])
         alignment = metadata.get("general.alignment")
@@ -234,7 +237,7 @@ class _Reader:
                 raise GGUFError(f'tensor "{tensor.name}" offset+size ({end}) exceeds file size ({self._size})')
         return GGUF(metadata, kinds, tensors, start)
 
-    def metadata(self, *, arrays: bool, until: str = "") -> Iterator[tuple[str, int, object]]:
+    def metadata(self, *, arrays: bool, tokenizer: bool = True, until: str = "") -> Iterator[tuple[str, int, object]]:
         """Yield keys, types and values. Stop before the first key with the prefix `until` once the architecture is
         known."""
         architecture = False
@@ -245,7 +248,7 @@ class _Reader:
                 return
             architecture = architecture or key == "general.architecture"
             kind = self._integer(self._u32)
-            yield key, kind, self._value(kind, arrays=arrays)
+            yield key, kind, self._value(kind, arrays=arrays and (tokenizer or not key.startswith("tokenizer.")))
 
     @property
     def _u32(self) -> struct.Struct:

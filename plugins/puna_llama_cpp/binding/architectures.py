@@ -39,7 +39,9 @@ EAGLE: Final = "eagle3"
 """The architecture of heads that read layers of another model."""
 GIVES_LAYERS: Final = frozenset({"gpt-oss", "llama", "qwen3", "qwen3moe"})
 """Architectures of models that such heads read; llama.cpp aborts for most others."""
-HEADS: Final = frozenset({EAGLE, "dflash", "gemma4-assistant"})
+ASSISTANTS: Final = {"gemma4-assistant": "gemma4"}
+"""Architectures of heads that read the KV cache of a model, each with that of the model."""
+HEADS: Final = frozenset({EAGLE, "dflash", *ASSISTANTS})
 """Architectures that compute nothing without the hidden states of another model; llama.cpp aborts if they are tried."""
 _EXPERTS_ROUTER: Final = "ffn_gate_inp.weight"
 OWN_HEADS: Final[Mapping[str, tuple[str, ...]]] = {

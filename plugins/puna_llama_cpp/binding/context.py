@@ -60,7 +60,8 @@ class ContextOptions:
     kept_states: int = 0
     """For a recurrent state: how many older ones are kept, so that so many draft tokens can be rejected."""
     target: Any = None
-    """For a head in a file of its own: the Context of the model, whose embeddings and output matrix it may use."""
+    """For a head in a file of its own: the Context of the model, whose embeddings and output matrix it may use.
+    An assistant reads its KV cache. Creating the context of an assistant empties that cache."""
 
 
 def _creation_error(message: str) -> Exception:

@@ -16,6 +16,7 @@ from puna.backend import InvalidRequestError, ModelSpec
 from puna_ggml_kernels.cpu_backend import load_cpu_backend
 from puna_ggml_kernels.loader import huge_pages
 from puna_ggml_kernels.repacking import should_repack
+from puna_llama_cpp.binding.architectures import HEADS
 from puna_llama_cpp.binding.native_log import captured_log
 from puna_llama_cpp.binding.turns import LOADING, TURNS
 from puna_llama_cpp.binding.vocabulary import Vocabulary
@@ -91,6 +92,10 @@ class Weights:
         self.repacked = self._tensors.repacked
         """Whether ggml may repack the weights. Whether it does also depends on the load mode."""
         self.architecture = self.metadata("general.architecture")
+        if self.architecture in HEADS and not self.head:
+            raise InvalidRequestError(
+                f'the architecture "{self.architecture}" only drafts for another model, whose DRAFT names it'
+            )
         if lib.llama_model_has_encoder(pointer) and lib.llama_model_has_decoder(pointer) and not self.head:
             # Its decoder attends to what an encoder has read, and llama.cpp ends the process if none has.
             raise InvalidRequestError(
