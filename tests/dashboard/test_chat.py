@@ -25,6 +25,11 @@ class Chat:
         self.answers = page.locator(".message.assistant")
         self.status = page.locator(".chat .status")
         page.get_by_label("Model", exact=True).select_option(model)
+        # At its own temperature, llamita says one thing in another way from time to time.
+        options = page.locator("summary", has_text="Options")
+        options.click()
+        page.get_by_label("Temperature", exact=True).fill("0")
+        options.click()
 
     def ask(self, text):
         self.message.fill(text)
