@@ -32,6 +32,8 @@ from puna_llama_cpp.binding.weights import Weights
 log = logging.getLogger(__name__)
 
 _LEAST_BATCH: Final = 64
+_MOST_LAYERS: Final = 512
+_MOST_EXPERTS: Final = 1024
 _MOST_PADDING: Final = 128
 """How many tokens one vocabulary may have more than the other, which are padding."""
 
@@ -129,6 +131,7 @@ def _is_head(spec: ModelSpec, target: Weights) -> bool:
     path = spec.draft_path or ""
     try:
         file = gguf.read(Path(path))
+        _check_header(file)
         if file.architecture in architectures.ASSISTANTS and hidden_states.available():
             both = (gguf.read(Path(each), arrays=True, tokenizer=False) for each in (path, spec.path))
             if reason := misfit(*both):
@@ -147,6 +150,22 @@ def _is_head(spec: ModelSpec, target: Weights) -> bool:
         # llama.cpp loads it as a model, and ends the process at the first token.
         raise _UnusableError(f"a head of the architecture {architecture} is not run for {target.architecture}")
     return False
+
+
+def _check_header(file: gguf.GGUF) -> None:
+    """Raise _UnusableError for other files than models, and for numbers with which llama.cpp ends the process."""
+    if file.metadata.get("general.type") == "adapter":
+        raise _UnusableError("it is an adapter and no model")
+    if file.architecture == "clip":
+        raise _UnusableError("it is a projector and no model")
+    layers, heads = file.integer("block_count"), file.integer("nextn_predict_layers")
+    if file.has("block_count") and not 0 < layers <= _MOST_LAYERS:
+        raise _UnusableError(f"it has {layers} layers, and llama.cpp runs 1 to {_MOST_LAYERS}")
+    if heads > layers:
+        raise _UnusableError(f"{heads} of its {layers} layers draft")
+    experts, used = file.integer("expert_count"), file.integer("expert_used_count")
+    if experts > _MOST_EXPERTS or used > experts or (experts and file.has("expert_used_count") and not used):
+        raise _UnusableError(f"it uses {used} of {experts} experts, and llama.cpp runs up to {_MOST_EXPERTS}")
 
 
 def _width(file: gguf.GGUF) -> object:

@@ -12,10 +12,10 @@ from puna.go.json import Float32
 
 @pytest.fixture
 def read(tmp_path, make_gguf):
-    def read(*pairs, arrays=False, peek=False, **how):
+    def read(*pairs, arrays=False, tokenizer=True, peek=False, **how):
         path = tmp_path / "a.gguf"
         path.write_bytes(make_gguf(("general.architecture", "str", "zed"), *pairs, **how))
-        return gguf.peek(path) if peek else gguf.read(path, arrays=arrays)
+        return gguf.peek(path) if peek else gguf.read(path, arrays=arrays, tokenizer=tokenizer)
 
     return read
 
@@ -41,6 +41,13 @@ def test_arrays_are_skipped_unless_wanted(read):
     assert head.metadata["after"] == 1
     whole = read(*pairs, ("after", "u8", 1), arrays=True)
     assert [whole.metadata[key].values for key in "sne"] == [("x", "yy"), (1, 2), ()]
+
+
+def test_the_arrays_of_the_tokenizer_can_be_skipped_alone(read):
+    pairs = [("tokenizer.ggml.tokens", "arr", ("str", ["x", "yy"])), ("zed.layers", "arr", ("u32", [1, 2]))]
+    head = read(*pairs, arrays=True, tokenizer=False)
+    assert [head.metadata[key].values for key, _, _ in pairs] == [None, (1, 2)]
+    assert head.metadata["tokenizer.ggml.tokens"].length == 2
 
 
 def test_tensors_are_listed_with_shape_and_type(read):
