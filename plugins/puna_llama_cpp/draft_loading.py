@@ -50,7 +50,7 @@ class OpenedDraft:
 
     @property
     def reads_cache(self) -> bool:
-        """Whether it is a head that reads the KV cache of the model, which must have been empty when it was opened."""
+        """True for a head that reads the KV cache of the model, which must have been empty when it was opened."""
         return self.weights is not None and self.weights.architecture in architectures.ASSISTANTS
 
     def close(self) -> None:
@@ -144,9 +144,9 @@ def _is_head(spec: ModelSpec, target: Weights) -> bool:
         return True
     # A smaller model of the same family may have a head for itself. It drafts as a whole.
     same = architecture == target.architecture and _width(file) == target.embedding_length
-    if architecture not in architectures.HEADS and same and known and heads.has_head(path):
+    if architecture not in architectures.HEADS and same and known and heads.has_head(file):
         return True
-    if architecture in architectures.HEADS or heads.is_only_head(path):
+    if architecture in architectures.HEADS or heads.is_only_head(file):
         # llama.cpp loads it as a model, and ends the process at the first token.
         raise _UnusableError(f"a head of the architecture {architecture} is not run for {target.architecture}")
     return False

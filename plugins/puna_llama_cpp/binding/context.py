@@ -301,20 +301,10 @@ class Context:
         if not self.supports_partial_removal and position <= lib.llama_memory_seq_pos_max(self._memory, slot):
             # llama.cpp would take an older state for that of the position, even one from before the last batch.
             position = 0
-        return self._remove(slot, position)
+        return self.reject(slot, position)
 
     def reject(self, slot: int, position: int) -> int:
         """Remove draft tokens of the last batch like `truncate`, also from a recurrent state, and once only."""
-        return self._remove(slot, position)
-
-    def undo(self, slot: int, position: int) -> int:
-        """Remove what an aborted batch added to a sequence from a position on, like `truncate`.
-
-        Of a recurrent state with older ones nothing is left: llama.cpp has gone back to one that the batch never wrote.
-        """
-        return self.truncate(slot, position if self.most_draft_tokens in (0, sys.maxsize) else 0)
-
-    def _remove(self, slot: int, position: int) -> int:
         # The saved state is a snapshot that a truncated slot no longer matches.
         if self._saved_state and self._saved_state[0] == slot:
             self._saved_state = None
@@ -322,6 +312,13 @@ class Context:
             return position
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return 0
+
+    def undo(self, slot: int, position: int) -> int:
+        """Remove what an aborted batch added to a sequence from a position on, like `truncate`.
+
+        Of a recurrent state with older ones nothing is left: llama.cpp has gone back to one that the batch never wrote.
+        """
+        return self.truncate(slot, position if self.most_draft_tokens in (0, sys.maxsize) else 0)
 
     def shortest_cut(self, length: int) -> int:
         """Return how many tokens a copied or restored state of `length` tokens must keep when it is truncated.

@@ -10,12 +10,8 @@ from puna_llama_cpp.binding import architectures, hidden_states
 from puna_llama_cpp.binding.weights import Weights
 
 
-def has_head(path: str) -> bool:
+def has_head(file: gguf.GGUF) -> bool:
     """Return whether a file has a head that runs, with all tensors without which llama.cpp would end the process."""
-    try:
-        file = gguf.read(Path(path))
-    except (gguf.GGUFError, OSError):
-        return False  # loading it says why
     needed = architectures.OWN_HEADS.get(file.architecture)
     layers = file.metadata.get(f"{file.architecture}.block_count")
     count = file.metadata.get(f"{file.architecture}.nextn_predict_layers")
@@ -27,12 +23,8 @@ def has_head(path: str) -> bool:
     return all(f"blk.{layers - count}.{each}" in names for each in needed)
 
 
-def is_only_head(path: str) -> bool:
+def is_only_head(file: gguf.GGUF) -> bool:
     """Return whether a file has a head, and not the model for which it drafts."""
-    try:
-        file = gguf.read(Path(path))
-    except (gguf.GGUFError, OSError):
-        return False
     drafts = bool(file.metadata.get(f"{file.architecture}.nextn_predict_layers"))
     return drafts and not any(tensor.name.startswith("blk.0.") for tensor in file.tensors)
 
@@ -41,7 +33,12 @@ def wants_head(spec: ModelSpec) -> bool:
     """Return whether a specification asks for the head that its own file has."""
     asked = spec.draft_tokens > 0 and not spec.draft_path
     drafts = bool(spec.backend_options.get("speculative_decoding", True))
-    return asked and drafts and hidden_states.available() and has_head(spec.path)
+    if not (asked and drafts and hidden_states.available()):
+        return False
+    try:
+        return has_head(gguf.read(Path(spec.path)))
+    except (gguf.GGUFError, OSError):
+        return False  # loading it says why
 
 
 def reads_layers(head: Weights, target: Weights) -> bool:

@@ -65,7 +65,7 @@ class Weights:
         """
         with LOADING:
             self.head = head
-            """Whether the layers of a head are loaded."""
+            """True if the layers of a head are loaded."""
             self._key = _identity(spec, head=head) if allocate else None
             captured_log().clear()
             tensors = _shared.get(self._key)

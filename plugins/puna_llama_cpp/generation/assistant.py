@@ -23,7 +23,7 @@ from puna_llama_cpp.generation.ngram_index import NgramIndex
 
 @dataclass(slots=True)
 class _Newest:
-    """What is known of the end of a slot's text."""
+    """The end of a slot's text, with the state from which a draft begins."""
 
     index: "weakref.ref[NgramIndex]"
     """The sequence that the slot was used for last."""

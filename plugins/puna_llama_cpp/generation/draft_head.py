@@ -3,7 +3,8 @@
 Theory. A model makes a hidden state h of each token x from all tokens up to it, and the next token from h. A head is
 one more layer with attention. For position n it takes the token x(n) and the model's state h(n-1) of the token before,
 and makes a state of its own, from which it names x(n+1). The model has h(n-1) as soon as it has named x(n), so the
-head is one token ahead of it. To go on, the head takes its own state in the place of h(n), which nobody has yet.
+head is one token ahead of it. To go on, the head takes its own state in the place of h(n), which the
+model has not computed yet.
 
 The head has a KV cache of its own, with the same slots. Its cell n holds what it made of x(n) and h(n-1). A cell that
 was made from the head's own state is a guess and is removed after the draft: the cache holds only tokens that the model
@@ -56,7 +57,7 @@ States = NDArray[np.float32]
 
 @dataclass(slots=True)
 class _Text:
-    """What the head has of one slot: consecutive tokens from a position on, with the model's states."""
+    """The text of one slot as the head has read it: consecutive tokens from a position on, with the model's states."""
 
     index: "weakref.ref[NgramIndex]"
     """The sequence that the slot was used for last."""

@@ -1,4 +1,4 @@
-"""What draft models and heads have in common: passes that name one token after the other, and whether they pay.
+"""The common part of draft models and heads: passes that name one token after the other, while they pay.
 
 A drafter reads the text of a sequence and names the token that it takes for the most likely one, then the one behind
 it, up to the number that `draft_num_predict` allows. The model itself verifies them like all draft tokens
@@ -47,7 +47,7 @@ _FIRST_BALANCE: Final = 1.0
 _MOST_BALANCE: Final = 64.0
 """How much of what drafts saved is kept to be spent on long texts, in steps."""
 _EARNED_BALANCE: Final = 0.01
-"""What each draft that is asked for adds, so that a long text is tried again some time."""
+"""Added for each draft that is asked for, so that a long text is tried again some time."""
 
 
 @dataclass(frozen=True, slots=True)
