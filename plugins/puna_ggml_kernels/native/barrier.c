@@ -11,8 +11,8 @@
 // may be fewer than were asked for: OpenMP says how many. A ggml without OpenMP, and a graph that brings a
 // pool of its own, keep ggml's barrier. All threads of a graph decide alike, since they ask the same of the same team and pool.
 //
-// `arrived` counts the threads that have come. `round` is even while nobody sleeps, and the last thread adds two to it. The
-// protocol of sleep:
+// `arrived` counts the threads that have come. `round` is even while no thread sleeps, and the last thread adds two to it.
+// The protocol of sleep:
 //
 // - A thread reads `round` before it adds itself to `arrived`. Until then the round cannot end, so what it reads is
 //   the round in which it takes part.
@@ -21,12 +21,12 @@
 //   step too. Later rounds cannot end without this thread, so the word never has that number again while it waits.
 // - The last thread exchanges `round` for the next even number. If the old one was odd it wakes everyone. A thread that
 //   set the bit before is asleep and is woken, or finds another number and does not sleep. A thread that comes to set it
-//   afterwards sees that the round has ended. So no wakeup is lost, and nobody is woken without need.
+//   afterwards sees that the round has ended. So no wakeup is lost, and no thread is woken without need.
 //
-// What a thread did before the barrier it releases by its addition to `arrived`. The last one acquires all of it, and
-// releases it by `round`. Aborting needs nothing more: ggml's first thread writes where to stop before a barrier, all
+// A thread releases its earlier writes by its addition to `arrived`. The last thread acquires all of them, and
+// releases them by `round`. Aborting needs nothing more: ggml's first thread writes where to stop before a barrier, all
 // read it behind the barrier, leave the graph at the same node and meet once more. ggml_graph_compute returns when all
-// threads have left the OpenMP region, so afterwards nobody reads the state, and the next graph may have it. A child of a
+// threads have left the OpenMP region, so afterwards no thread reads the state, and the next graph may have it. A child of a
 // fork finds the states of the parent's graphs taken, and uses the others.
 //
 // One token takes a few milliseconds, and there a thread that sleeps may wait longer for its core than the barrier
@@ -133,7 +133,7 @@ static void meet(struct meeting* m, int threads) {
 HIDDEN void puna_meet_all(struct ggml_threadpool* pool) {
   for (struct meeting* m = meetings; m < meetings + GRAPHS; m++)
     if (atomic_load_explicit(&m->pool, memory_order_relaxed) == pool) {
-      // Less than two: nobody is to be met, or the team is another OpenMP library's, whose barrier ggml knows.
+      // Less than two: there is no other thread, or the team is another OpenMP library's, whose barrier ggml knows.
       const int threads = ggml.omp_threads();
       if (threads < 2) break;
       meet(m, threads);
